@@ -1,0 +1,136 @@
+"""Result -> columns of otel_traces.
+
+A span made by the SDK costs twenty times what appending the same facts to columns does, and a load generator that spends
+its core on spans measures itself. So request spans are built as columns here; the few spans of runs, stages and workers
+are made by opentelemetry-sdk and written by `SpanExporter` (exporter.py) to the same table.
+
+Attribute names follow the OpenTelemetry GenAI conventions (open-telemetry/semantic-conventions-genai, status Development;
+the Python constants are deprecated, so the names stand here); what those lack is under `loadtest.`.
+"""
+
+import socket
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from loadtest import __version__, dialects
+from loadtest.types import FAULT_OF, Plan, Result
+
+SCOPE = "loadtest"
+RESOURCE = {"service.name": "loadtest", "service.version": __version__, "host.name": socket.gethostname()}
+
+ATTRIBUTES = {
+    "run": "loadtest.run",
+    "kind": "loadtest.kind",
+    "stage": "loadtest.stage",
+    "warmup": "loadtest.warmup",
+    "seq": "loadtest.seq",
+    "target": "loadtest.target",
+    "attempt": "loadtest.attempt",
+    "worker": "loadtest.worker",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "streamed": "gen_ai.request.stream",
+    "due_ns": "loadtest.due_ns",
+    "started_ns": "loadtest.started_ns",
+    "sent_ns": "loadtest.sent_ns",
+    "done_ns": "loadtest.done_ns",
+    "dns_dur_ns": "loadtest.dns_dur_ns",
+    "connect_dur_ns": "loadtest.connect_dur_ns",
+    "tls_dur_ns": "loadtest.tls_dur_ns",
+    "first_byte_ns": "loadtest.first_byte_ns",
+    "status": "http.response.status_code",
+    "error": "error.type",
+    "finish_reason": "gen_ai.response.finish_reasons",
+    "input_tokens": "gen_ai.usage.input_tokens",
+    "output_tokens": "gen_ai.usage.output_tokens",
+    "reasoning_tokens": "gen_ai.usage.reasoning.output_tokens",
+    "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
+    "token_source": "loadtest.token_source",
+    "request_id": "loadtest.request_id",
+    "response_id": "gen_ai.response.id",
+    "response_model": "gen_ai.response.model",
+    "remote_address": "network.peer.address",
+    "reused": "loadtest.reused",
+    "retry_after_s": "loadtest.retry_after_s",
+    "request_bytes": "loadtest.request_bytes",
+    "response_bytes": "loadtest.response_bytes",
+    "tcp_rtt_us": "loadtest.tcp_rtt_us",
+    "tcp_retransmits": "loadtest.tcp_retransmits",
+    "clock": "loadtest.clock",
+    "read_lag_ns": "loadtest.read_lag_ns",
+    "uncertainty_ns": "loadtest.uncertainty_ns",
+}
+"""Scalar fields of Result -> span attribute. `trace_id` and `error_detail` are columns of the span itself."""
+
+ARRAYS = {
+    "chunk_kind": "loadtest.chunk_kind",
+    "chunk_bytes": "loadtest.chunk_bytes",
+    "chunk_tokens": "loadtest.chunk_tokens",
+}
+"""Array fields of Result -> attribute, as JSON. `chunk_ns` travels as offsets from `sent_ns`."""
+
+_json = msgspec.json.Encoder()
+
+
+def target_attributes(plan: Plan) -> dict[str, dict[str, str]]:
+    """What is the same for all requests to a target: name -> attributes."""
+    out = {}
+    for target in plan.targets:
+        url = urlsplit(target.url)
+        out[target.name] = {
+            "gen_ai.operation.name": dialects.load(target.dialect).OPERATION,
+            "gen_ai.provider.name": target.name,
+            "gen_ai.request.model": target.model,
+            "server.address": url.hostname or "",
+            "server.port": str(url.port or (443 if url.scheme == "https" else 80)),
+            "loadtest.region": target.region,
+        }
+    return out
+
+
+def columns(results: Iterable[Result], targets: dict[str, dict[str, str]]) -> dict[str, list[Any]]:
+    """Column name of otel_traces -> values, one each a result; `targets` is from `target_attributes`.
+
+    `Timestamp` is `sent_ns`, or `started_ns` where nothing was sent, in integer nanoseconds.
+    """
+    rows = list(results)
+    n = len(rows)
+    starts = [r.sent_ns or r.started_ns for r in rows]
+    return {
+        "Timestamp": starts,
+        "TraceId": [r.trace_id for r in rows],
+        "SpanId": [r.trace_id[16:] for r in rows],
+        "SpanName": [_span_name(targets[r.target]) for r in rows],
+        "SpanKind": ["Client"] * n,
+        "ServiceName": [RESOURCE["service.name"]] * n,
+        "ResourceAttributes": [RESOURCE] * n,
+        "ScopeName": [SCOPE] * n,
+        "ScopeVersion": [__version__] * n,
+        "SpanAttributes": [_attributes(r, start) | targets[r.target] for r, start in zip(rows, starts, strict=True)],
+        "Duration": [max(r.done_ns - start, 0) for r, start in zip(rows, starts, strict=True)],
+        "StatusCode": ["Error" if r.error else "Unset" for r in rows],
+        "StatusMessage": [r.error_detail for r in rows],
+    }
+
+
+def _span_name(target: dict[str, str]) -> str:
+    return f"{target['gen_ai.operation.name']} {target['gen_ai.request.model']}".rstrip()
+
+
+def _attributes(result: Result, start_ns: int) -> dict[str, str]:
+    out = {}
+    for name, attribute in ATTRIBUTES.items():
+        value = getattr(result, name)
+        if value is None or value == "":
+            continue
+        out[attribute] = ("true" if value else "false") if isinstance(value, bool) else str(value)
+    if result.error:
+        out["loadtest.fault"] = FAULT_OF[result.error]
+    if result.chunk_ns:
+        out["loadtest.chunk_offset_ns"] = _json.encode([t - start_ns for t in result.chunk_ns]).decode()
+        for name, attribute in ARRAYS.items():
+            if values := getattr(result, name):
+                out[attribute] = _json.encode(values).decode()
+    return out
