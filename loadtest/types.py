@@ -138,7 +138,7 @@ FAULT_OF: Mapping[str, str] = {
 """Whose fault each error word is: endpoint, network, client (the plan is wrong) or generator (ours)."""
 
 
-class Result(Struct, kw_only=True, omit_defaults=True):
+class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
     """The raw timeline of one request: facts only. An instant that was not reached is None."""
 
     # identity

@@ -1,0 +1,459 @@
+"""Supervises one worker process: reads its frames, keeps them, stores them; plain Python, no gevent.
+
+Two threads. The reader empties the worker's pipe into the run's frame file and never waits for anything else. The storer
+follows that file at its own pace: frames -> Results -> columns -> store. So the file is the buffer between a fast worker and
+a slow store, nothing is held in memory, and what the store could not take is still on disk.
+
+Every public method returns at once; whoever drives (a local fleet, a Ray actor) learns the rest from `poll`.
+"""
+
+import fcntl
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from loadtest import spans
+from loadtest.frames import (
+    Failed,
+    Ready,
+    Report,
+    Resume,
+    Setup,
+    StageCount,
+    StartStage,
+    Stop,
+    TargetCount,
+    Unpacker,
+    decode_frame,
+    pack,
+    peek,
+)
+from loadtest.schedule import Schedule
+from loadtest.store import Address, Store, StoreError
+from loadtest.types import TOKEN_KINDS, Result
+
+STORE_EVERY_S = 0.25
+RESTARTS = 3
+CLOSE_WITHIN_S = 10
+
+
+class Sample(Struct, array_like=True):
+    """One finished request, as the live view needs it: a handful of numbers and not its timeline."""
+
+    target: str
+    stage: str
+    done_ns: int
+    ttft_ms: float | None
+    e2e_ms: float
+    lag_ms: float | None
+    output_tokens: int
+    error: str | None
+
+
+class Status(Struct):
+    """What a host knows at the moment of asking. Counts are cumulative, samples are new since the last asking."""
+
+    worker: int
+    state: Literal["starting", "ready", "restarting", "closing", "closed", "failed"]
+    finished: bool = False  # no thread of this host runs any more
+    stages: list[StageCount] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    stored: int = 0
+    read: int = 0  # results that arrived here
+    dropped: int = 0
+    restarts: int = 0
+    cpu_s: float = 0
+    host_cpu_s: float = 0
+    peak_rss_bytes: int = 0
+    clock_step_ns: int = 0  # largest disagreement of the real-time and the raw monotonic clock within a second
+    now_ns: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class Host:
+    def __init__(self, setup: Setup, address: Address, directory: str) -> None:
+        self.setup = setup
+        self._address = address
+        self._directory = Path(directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self.frames_path = self._directory / f"worker-{setup.shard}.frames"
+        self._schedule = Schedule(setup.plan, setup.shard, setup.shards)
+        self._lock = threading.Lock()
+        self._status = Status(worker=setup.shard, state="starting")
+        self._booked: dict[int, StageCount] = {}  # counts of processes that died, by stage
+        self._newest: dict[int, StageCount] = {}  # counts of the living one
+        self._started: dict[int, StartStage] = {}
+        self._resumes: dict[int, Resume] = {}
+        self._since_report: list[bytes] = []  # results read since the last report: what it could not count yet
+        self._cpu_of_the_dead_s = 0.0
+        self._clock_pair: Report | None = None
+        self._no_more_frames = threading.Event()
+        self._close_by = float("inf")  # monotonic
+        self._child: subprocess.Popen[bytes] | None = None
+
+    # what the driver calls
+
+    def prepare(self) -> None:
+        self.frames_path.touch()
+        for body in (self._supervise, self._store_what_comes):
+            threading.Thread(target=body, name=f"{body.__name__}-{self.setup.shard}", daemon=True).start()
+
+    def start_stage(self, stage: int, start_ns: int) -> None:
+        with self._lock:
+            self._started[stage] = StartStage(stage, start_ns)
+            if self._status.state == "failed":
+                self._write_off(stage)
+            elif self._status.state == "ready":
+                self._send(self._started[stage])
+
+    def stop(self, drain_s: float) -> None:
+        with self._lock:
+            self._send(Stop(drain_s))
+
+    def close(self) -> None:
+        """End the worker; `poll` says "closed" when its last frame is in the store."""
+        with self._lock:
+            if self._status.state in ("closed", "closing"):
+                return
+            self._status.state = "closing"
+            self._close_by = time.monotonic() + CLOSE_WITHIN_S
+            child = self._child
+        if child and child.stdin:
+            _close_quietly(child.stdin)
+            threading.Thread(target=_end_within, args=(child, CLOSE_WITHIN_S / 2), daemon=True).start()
+
+    def kill(self) -> None:
+        """At once: no last word, nothing more stored."""
+        with self._lock:
+            self._status.state = "closing"
+            self._close_by = 0
+            if self._child:
+                self._child.kill()
+
+    def poll(self) -> Status:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        with self._lock:
+            status = self._status
+            status.stages = [self._total(stage) for stage in sorted(self._booked.keys() | self._newest.keys())]
+            status.host_cpu_s = usage.ru_utime + usage.ru_stime
+            status.now_ns = time.time_ns()
+            self._status = msgspec.structs.replace(status, samples=[])
+            return status
+
+    def read_frames(self, offset: int, size: int) -> bytes:
+        """A piece of the frame file, for a driver on another machine."""
+        with self.frames_path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    # the reader thread: one process after the other
+
+    def _supervise(self) -> None:
+        try:
+            for _ in range(RESTARTS + 1):
+                exit_status = self._run_worker()
+                with self._lock:
+                    if self._status.state in ("closing", "failed"):
+                        if exit_status:
+                            self._book_dead()
+                        return
+                    self._book_dead()
+                    self._status.restarts += 1
+                    self._status.state = "restarting"
+                    self._problem(f"worker {self.setup.shard} ended with status {exit_status} in mid-run")
+            with self._lock:
+                self._fail(f"worker {self.setup.shard} was given up after {RESTARTS} restarts; see {self._log_path}")
+        except Exception as e:
+            with self._lock:
+                self._fail(f"host of worker {self.setup.shard}: {type(e).__name__}: {e}")
+        finally:
+            self._no_more_frames.set()
+
+    def _run_worker(self) -> int:
+        """Start a worker process and read its frames to their end. Returns its exit status."""
+        frames_in, frames_out = os.pipe()
+        _enlarge(frames_in)
+        with self._log_path.open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "loadtest.worker", str(frames_out)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=(frames_out,),
+                start_new_session=True,  # Ctrl-C is for the driver alone
+            )
+        os.close(frames_out)
+        with self._lock:
+            self._child = child
+            self._send(self.setup)
+            if self._status.state == "closing":  # closed before it began
+                _close_quietly(child.stdin)
+        unpacker = Unpacker()
+        with self.frames_path.open("ab", buffering=0) as file, os.fdopen(frames_in, "rb", buffering=0) as pipe:
+            while data := pipe.read(1 << 20):
+                for payload in unpacker.feed(data):
+                    self._on_frame(payload)
+                file.write(data)
+        status = child.wait()
+        _close_quietly(child.stdin)
+        return status
+
+    def _on_frame(self, payload: bytes) -> None:
+        if peek(payload).type == "result":
+            with self._lock:
+                self._since_report.append(payload)
+            return
+        frame = decode_frame(payload)
+        with self._lock:
+            if isinstance(frame, Report):
+                self._on_report(frame)
+            elif isinstance(frame, Ready):
+                self._on_ready()
+            elif isinstance(frame, Failed):
+                self._fail(frame.reason)
+
+    def _on_ready(self) -> None:
+        if self._status.state == "closing":
+            return
+        self._status.state = "ready"
+        for stage, command in self._started.items():
+            if stage in self._resumes:
+                self._send(msgspec.structs.replace(command, resume=self._resumes[stage]))
+            elif stage not in self._booked:
+                self._send(command)
+
+    def _on_report(self, report: Report) -> None:
+        status = self._status
+        self._since_report.clear()
+        self._newest = {count.stage: count for count in report.stages}
+        status.cpu_s = self._cpu_of_the_dead_s + report.cpu_s
+        status.peak_rss_bytes = max(status.peak_rss_bytes, report.peak_rss_bytes)
+        status.dropped = max(status.dropped, report.dropped_frames)
+        last = self._clock_pair
+        if last and report.at_ns - last.at_ns < 1_000_000_000:
+            return
+        if last:
+            step_ns = (report.at_ns - last.at_ns) - (report.monotonic_raw_ns - last.monotonic_raw_ns)
+            status.clock_step_ns = max(status.clock_step_ns, abs(step_ns))
+        self._clock_pair = report
+
+    def _book_dead(self) -> None:
+        """What the dead process had counted is final; say where the next one takes up."""
+        died_ns = time.time_ns()
+        late = [decode_frame(payload) for payload in self._since_report]
+        for stage, count in self._newest.items():
+            if count.drained_ns:
+                self._resumes.pop(stage, None)
+                self._booked[stage] = self._total(stage)
+                continue
+            results = [r for r in late if isinstance(r, Result) and r.stage == self.setup.plan.stages[stage].name]
+            restart = [self._settle(stage, t, count.targets[t], results) for t in range(len(count.targets))]
+            next_seq = [target.next_seq for target in count.targets]
+            self._resumes[stage] = Resume(next_seq, restart, died_ns)
+            self._booked[stage] = self._total(stage)
+        for stage, command in self._started.items():
+            if stage not in self._newest and stage not in self._booked:  # died before it said anything of this stage
+                nothing = [0] * len(self.setup.plan.targets)
+                self._resumes[stage] = Resume(nothing, self._past_slots(stage, nothing), died_ns)
+                self._booked[stage] = _nothing(stage, command.start_ns, len(nothing))
+        self._newest = {}
+        self._since_report = []
+        self._clock_pair = None
+        self._cpu_of_the_dead_s = self._status.cpu_s
+
+    def _settle(self, stage: int, target: int, count: TargetCount, late: list[Result]) -> int:
+        """Book results that came after the last report, so that they are not unknown. Returns `restart_seq`."""
+        name = self.setup.plan.targets[target].name
+        seqs = [r.seq for r in late if r.target == name and r.seq >= count.next_seq]
+        count.sent += len(seqs)
+        count.done += len(seqs)
+        count.unknown -= len(seqs)  # the next process will count them among the unknown
+        count.in_flight = count.oldest_ns = 0
+        return self._past_slots(stage, [max([count.next_seq, *(seq + 1 for seq in seqs)])])[0]
+
+    def _past_slots(self, stage: int, seqs: list[int]) -> list[int]:
+        """Under closed load: past what every slot may have started without a report. Open load: nothing to skip."""
+        concurrency = self.setup.plan.stages[stage].concurrency or 0
+        queues = min(self.setup.shards, concurrency)
+        return [seq + len(self._schedule.slots(stage)) * queues for seq in seqs] if concurrency else seqs
+
+    def _total(self, stage: int) -> StageCount:
+        booked, newest = self._booked.get(stage), self._newest.get(stage)
+        if booked is None or newest is None:
+            known = booked or newest
+            assert known is not None
+            return known
+        return msgspec.structs.replace(
+            newest,
+            targets=[_add(a, b) for a, b in zip(booked.targets, newest.targets, strict=True)],
+            first_start_ns=booked.first_start_ns or newest.first_start_ns,
+        )
+
+    def _fail(self, reason: str) -> None:
+        self._problem(reason)
+        self._status.state = "failed"
+        self._book_dead()
+        for stage in self._started:
+            if stage in self._resumes:
+                self._write_off(stage)
+
+    def _write_off(self, stage: int) -> None:
+        """Nobody will send the rest of this shard: unknown up to the death, missed from there on."""
+        spec, start_ns = self.setup.plan.stages[stage], self._started[stage].start_ns
+        targets = len(self.setup.plan.targets)
+        resume = self._resumes.pop(stage, None) or Resume([0] * targets, [0] * targets, 0)
+        count = self._booked.get(stage) or _nothing(stage, start_ns, targets)
+        last_due_ns = start_ns
+        if not spec.concurrency:
+            for seq, offset_ns, _ in self._schedule.open(stage):
+                last_due_ns = start_ns + offset_ns
+                for t, target in enumerate(count.targets):
+                    if seq >= resume.next_seq[t]:
+                        target.scheduled += 1
+                        target.unknown += last_due_ns <= resume.died_ns
+                        target.missed_worker_lost += last_due_ns > resume.died_ns
+        count.end_ns = start_ns + int(spec.duration_s * 1e9) if spec.duration_s else max(last_due_ns, time.time_ns())
+        count.drained_ns = max(count.end_ns, time.time_ns())
+        self._booked[stage] = count
+
+    # the storer thread
+
+    def _store_what_comes(self) -> None:
+        targets = spans.target_attributes(self.setup.plan)
+        store: Store | None = None
+        unpacker, batch = Unpacker(), 0
+        with self.frames_path.open("rb") as file:
+            while True:
+                last_round = self._no_more_frames.is_set()
+                data = file.read(1 << 20)
+                results = [r for r in map(decode_frame, unpacker.feed(data)) if isinstance(r, Result)]
+                if results:
+                    self._note(results)
+                    store = store or self._connect()
+                    stored = store is not None and self._insert(store, results, targets, batch)
+                    batch += 1
+                    with self._lock:
+                        self._status.stored += len(results) if stored else 0
+                elif not data:
+                    if last_round:
+                        break
+                    time.sleep(STORE_EVERY_S)
+        if store:
+            store.close()
+        with self._lock:
+            if self._status.state != "failed":
+                self._status.state = "closed"
+            self._status.finished = True
+
+    def _connect(self) -> Store | None:
+        try:
+            return Store.connect(self._address)
+        except StoreError as e:
+            with self._lock:
+                self._problem(f"worker {self.setup.shard}: {e}")
+            return None
+
+    def _insert(self, store: Store, results: list[Result], targets: dict[str, dict[str, str]], batch: int) -> bool:
+        """Insert once, however often it takes: the token makes a repeated insert one."""
+        columns = spans.columns(results, targets)
+        token = f"{self.setup.run}-{self.setup.shard}-{batch}"
+        wait_s = 0.1
+        while True:
+            try:
+                store.insert("otel_traces", columns, token=token)
+                return True
+            except StoreError as e:
+                if time.monotonic() > self._close_by or wait_s > 60:
+                    with self._lock:
+                        self._problem(f"{len(results)} results of worker {self.setup.shard} were not stored: {e}")
+                    return False
+                time.sleep(wait_s)
+                wait_s *= 2
+
+    def _note(self, results: list[Result]) -> None:
+        samples = [_sample(result) for result in results]
+        with self._lock:
+            self._status.read += len(samples)
+            self._status.samples += samples
+
+    # small things; the lock is held
+
+    @property
+    def _log_path(self) -> Path:
+        return self._directory / f"worker-{self.setup.shard}.log"
+
+    def _problem(self, sentence: str) -> None:
+        self._status.problems.append(sentence)
+
+    def _send(self, command: Setup | StartStage | Stop) -> None:
+        if self._child and self._child.stdin and not self._child.stdin.closed:
+            try:
+                self._child.stdin.write(pack(command))
+                self._child.stdin.flush()
+            except BrokenPipeError:
+                pass  # it is dead: the reader thread finds out and restarts it
+
+
+def _sample(result: Result) -> Sample:
+    sent_ns = result.sent_ns or result.started_ns
+    pairs = zip(result.chunk_ns, result.chunk_kind, strict=True)
+    first_ns = next((t for t, kind in pairs if kind in TOKEN_KINDS), None) if result.streamed else None
+    return Sample(
+        target=result.target,
+        stage=result.stage,
+        done_ns=result.done_ns,
+        ttft_ms=None if first_ns is None else (first_ns - sent_ns) / 1e6,
+        e2e_ms=(result.done_ns - sent_ns) / 1e6,
+        lag_ms=None if result.due_ns is None else (result.started_ns - result.due_ns) / 1e6,
+        output_tokens=result.output_tokens or 0,
+        error=result.error,
+    )
+
+
+def _nothing(stage: int, start_ns: int, targets: int) -> StageCount:
+    return StageCount(stage=stage, start_ns=start_ns, targets=[TargetCount() for _ in range(targets)])
+
+
+def _add(dead: TargetCount, living: TargetCount) -> TargetCount:
+    return TargetCount(
+        scheduled=dead.scheduled + living.scheduled,
+        sent=dead.sent + living.sent,
+        missed_cap=dead.missed_cap + living.missed_cap,
+        missed_worker_lost=dead.missed_worker_lost + living.missed_worker_lost,
+        unknown=dead.unknown + living.unknown,
+        done=dead.done + living.done,
+        failed=dead.failed + living.failed,
+        in_flight=living.in_flight,
+        oldest_ns=living.oldest_ns,
+        next_seq=max(dead.next_seq, living.next_seq),
+    )
+
+
+def _enlarge(pipe_fd: int) -> None:
+    try:
+        fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, 1 << 20)
+    except (OSError, AttributeError):
+        pass  # the default of 64 KiB works too: the worker keeps what does not fit
+
+
+def _close_quietly(stream: IO[bytes] | None) -> None:
+    if stream:
+        try:
+            stream.close()
+        except BrokenPipeError:
+            pass
+
+
+def _end_within(child: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()

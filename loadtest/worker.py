@@ -1,0 +1,417 @@
+"""The Locust worker process: wait until due, fire, hand over the Result. The only Locust code.
+
+It is a child of a host (host.py), which talks to it as frames.py says: Locust may monkey-patch everything here and nothing
+there. A Locust `Environment` with one `User` follows the plan, and Locust's events fire, so that listeners work; the shots
+themselves are greenlets of ours, because a Locust user sends one request at a time and open load may not wait for it.
+"""
+
+import locust  # first: it monkey-patches what every other module imports  # isort: skip
+
+import argparse
+import contextlib
+import gc
+import importlib.util
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import gevent
+import gevent.os
+from gevent.event import Event
+from gevent.queue import Queue
+
+from loadtest.arrivals import Closed
+from loadtest.clock import Alarm
+from loadtest.fire import Fire
+from loadtest.frames import (
+    Command,
+    Failed,
+    Frame,
+    Ready,
+    Report,
+    Resume,
+    Setup,
+    StageCount,
+    StartStage,
+    Stop,
+    TargetCount,
+    Unpacker,
+    decode_command,
+    pack,
+)
+from loadtest.prompts import Prompt
+from loadtest.schedule import Schedule
+from loadtest.types import Result
+
+REPORT_EVERY_S = 0.1
+OUTBOX_LIMIT_BYTES = 64 << 20
+DESCRIPTORS_IN_RESERVE = 64
+
+
+class Outbox:
+    """The way out: a bounded buffer before a non-blocking pipe, so that a slow host never holds a request up."""
+
+    def __init__(self, fd: int) -> None:
+        self.dropped = 0
+        self._fd = fd
+        self._buffer = bytearray()
+        os.set_blocking(fd, False)
+
+    def put(self, frame: Frame) -> None:
+        if len(self._buffer) > OUTBOX_LIMIT_BYTES:
+            self.dropped += 1
+        else:
+            self._buffer += pack(frame)
+
+    def flush(self) -> bool:
+        """Write what the pipe takes; True when nothing is left."""
+        while self._buffer:
+            try:
+                written = os.write(self._fd, self._buffer[: 1 << 18])
+            except BlockingIOError:
+                return False
+            del self._buffer[:written]
+        return True
+
+    def flush_for(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.flush() and time.monotonic() < deadline:
+            gevent.sleep(0.005)
+
+
+class StageRun:
+    """One stage on this shard: its arrivals, what is in flight, its counts."""
+
+    def __init__(self, worker: "Worker", command: StartStage) -> None:
+        plan = worker.setup.plan
+        self.worker = worker
+        self.index = command.stage
+        self.spec = plan.stages[command.stage]
+        self.start_ns = command.start_ns
+        self.resume = command.resume
+        self.resumed_ns = time.time_ns()
+        self.counts = [TargetCount() for _ in plan.targets]
+        self.caps = [_share(t.max_in_flight, worker.setup.shard, worker.setup.shards) for t in plan.targets]
+        self.in_flight: list[dict[gevent.Greenlet, int]] = [{} for _ in plan.targets]  # -> started_ns, oldest first
+        self.alarm = Alarm()
+        self.stopping = Event()
+        self.drain_deadline_ns = 0
+        self.first_start_ns = self.end_ns = self.drained_ns = 0
+
+    def run(self) -> None:
+        end_ns = self._closed() if isinstance(self.spec.arrivals, Closed) else self._open()
+        self.end_ns = min(end_ns, time.time_ns()) if self.alarm.stopped else end_ns
+        self._drain()
+        self.drained_ns = time.time_ns()
+        self.alarm.close()
+
+    def stop(self, drain_s: float) -> None:
+        self.drain_deadline_ns = time.time_ns() + int(drain_s * 1e9)
+        self.alarm.stop()
+        self.stopping.set()
+
+    def count(self) -> StageCount:
+        for count, flying in zip(self.counts, self.in_flight, strict=True):
+            count.in_flight = len(flying)
+            count.oldest_ns = next(iter(flying.values()), 0)
+        return StageCount(
+            stage=self.index,
+            start_ns=self.start_ns,
+            targets=self.counts,
+            first_start_ns=self.first_start_ns,
+            end_ns=self.end_ns,
+            drained_ns=self.drained_ns,
+        )
+
+    def _open(self) -> int:
+        """Send what is due when it is due. Returns the end of arrivals."""
+        schedule = self.worker.schedule
+        last_due_ns = self.start_ns
+        for seq, offset_ns, order in schedule.open(self.index):
+            last_due_ns = due_ns = self.start_ns + offset_ns
+            if self.resume and self._skip(self.resume, seq, due_ns):
+                continue
+            prompt = schedule.prompt(self.index, seq)
+            if not self.alarm.sleep_until(due_ns):
+                break
+            self.first_start_ns = self.first_start_ns or time.time_ns()
+            for target in order:
+                self._take_open(seq, target, due_ns, prompt)
+        if self.spec.duration_s is None or self.spec.requests is not None:
+            return last_due_ns
+        end_ns = self.start_ns + int(self.spec.duration_s * 1e9)
+        self.alarm.sleep_until(end_ns)
+        return end_ns
+
+    def _skip(self, resume: Resume, seq: int, due_ns: int) -> bool:
+        """After a restart: book what came due without us; True when there is nothing to send."""
+        if seq >= resume.next_seq[0] and due_ns >= self.resumed_ns:
+            return False
+        if seq >= resume.next_seq[0]:
+            for count in self.counts:
+                count.scheduled += 1
+                count.next_seq = seq + 1
+                if due_ns <= resume.died_ns:
+                    count.unknown += 1
+                else:
+                    count.missed_worker_lost += 1
+        return True
+
+    def _take_open(self, seq: int, target: int, due_ns: int, prompt: Prompt) -> None:
+        count, flying = self.counts[target], self.in_flight[target]
+        count.scheduled += 1
+        count.next_seq = seq + 1
+        cap = self.caps[target]
+        if cap is not None and len(flying) >= cap:
+            count.missed_cap += 1
+            return
+        count.sent += 1
+        greenlet = gevent.Greenlet(self._fire, seq, target, due_ns, prompt)
+        flying[greenlet] = time.time_ns()
+        greenlet.start()
+
+    def _closed(self) -> int:
+        """Keep the slots busy. Returns the end of arrivals: the stage's end, or its last start where `requests` ended it."""
+        schedule = self.worker.schedule
+        offsets = schedule.slots(self.index)
+        end_ns = None if self.spec.duration_s is None else self.start_ns + int(self.spec.duration_s * 1e9)
+        slots = []
+        for target in range(len(self.counts)):
+            queue = self._queue(target)
+            slots += [gevent.spawn(self._slot, target, queue, self.start_ns + int(s * 1e9), end_ns) for s in offsets]
+        if end_ns is not None and self.spec.requests is None:
+            self.alarm.sleep_until(end_ns)
+            return end_ns
+        done = gevent.spawn(gevent.joinall, slots)
+        while not done.dead and not self.alarm.stopped and (end_ns is None or time.time_ns() < end_ns):
+            done.join(0.05)
+        return max(self.worker.last_start_ns, self.start_ns)
+
+    def _queue(self, target: int) -> Iterator[int]:
+        """This shard's seqs of one target, in order; after a restart, past what the last process may have sent."""
+        for seq in self.worker.schedule.closed(self.index):
+            if self.resume and seq < self.resume.restart_seq[target]:
+                if seq >= self.resume.next_seq[target]:
+                    self.counts[target].scheduled += 1
+                    self.counts[target].unknown += 1
+                continue
+            yield seq
+
+    def _slot(self, target: int, queue: Iterator[int], begin_ns: int, end_ns: int | None) -> None:
+        if self.stopping.wait(max(0, begin_ns - time.time_ns()) / 1e9):
+            return
+        while not self.alarm.stopped and (end_ns is None or time.time_ns() < end_ns):
+            seq = next(queue, None)
+            if seq is None:
+                return
+            prompt = self.worker.schedule.prompt(self.index, seq)
+            count = self.counts[target]
+            count.scheduled += 1
+            count.sent += 1
+            count.next_seq = seq + 1
+            started_ns = time.time_ns()
+            self.first_start_ns = self.first_start_ns or started_ns
+            self.worker.last_start_ns = started_ns
+            self.in_flight[target][gevent.getcurrent()] = started_ns
+            self._fire(seq, target, None, prompt)
+
+    def _fire(self, seq: int, target: int, due_ns: int | None, prompt: Prompt) -> None:
+        result = self.worker.fire(self.index, seq, target, due_ns, prompt)
+        self.in_flight[target].pop(gevent.getcurrent())
+        count = self.counts[target]
+        count.done += 1
+        count.failed += result.error is not None
+        self.worker.hand_over(result)
+
+    def _drain(self) -> None:
+        deadline_ns = time.time_ns() + int(self.spec.drain_s * 1e9)
+        if self.drain_deadline_ns:
+            deadline_ns = min(deadline_ns, self.drain_deadline_ns)
+        while any(self.in_flight) and time.time_ns() < deadline_ns:
+            gevent.sleep(0.02)
+            if self.drain_deadline_ns:
+                deadline_ns = min(deadline_ns, self.drain_deadline_ns)
+        flying = [greenlet for by_target in self.in_flight for greenlet in by_target]
+        for greenlet in flying:
+            self.worker.fire.cancel(greenlet)
+        gevent.joinall(flying, timeout=2)
+
+
+class PlanUser(locust.User):  # type: ignore[misc]
+    """The Locust user of a worker: it follows the commands that the host sends until they end."""
+
+    @locust.task  # type: ignore[misc]
+    def follow(self) -> None:
+        self.environment.worker.follow()
+        raise locust.exception.StopUser
+
+
+class Worker:
+    def __init__(self, outbox: Outbox, setup: Setup) -> None:
+        self.outbox = outbox
+        self.setup = setup
+        self.commands: Queue = Queue()
+        self.schedule = Schedule(setup.plan, setup.shard, setup.shards)
+        self.fire = Fire(setup.plan, setup.keys, setup.run, setup.shard)
+        self.stages: list[StageRun] = []
+        self.last_start_ns = 0
+        self.dialects = {target.name: target.dialect for target in setup.plan.targets}
+        self.environment = locust.env.Environment(user_classes=[PlanUser], events=locust.events)
+        self.environment.worker = self
+
+    def start(self) -> None:
+        if self.setup.plan.fleet.listeners:
+            _import_listeners(self.setup.plan.fleet.listeners)
+        runner = self.environment.create_local_runner()
+        self.environment.events.init.fire(environment=self.environment, runner=runner, web_ui=None)
+        runner.start(1, spawn_rate=1)
+        gevent.spawn(self._report_for_ever)
+        gevent.spawn(self._flush_for_ever)
+
+    def follow(self) -> None:
+        """Run the stages that the host starts, side by side where they overlap."""
+        for command in iter(self.commands.get, None):
+            if isinstance(command, StartStage):
+                stage = StageRun(self, command)
+                self.stages.append(stage)
+                gevent.spawn(self._run_stage, stage)
+            elif isinstance(command, Stop):
+                for stage in self.stages:
+                    stage.stop(command.drain_s)
+
+    def _run_stage(self, stage: StageRun) -> None:
+        try:
+            stage.run()
+        except Exception as e:
+            self.outbox.put(Failed(f"stage {stage.spec.name}: {type(e).__name__}: {e}"))
+            self.outbox.flush_for(1)
+            raise
+        self.report()
+
+    def hand_over(self, result: Result) -> None:
+        self.outbox.put(result)
+        reached_ns = result.sent_ns or result.started_ns
+        self.environment.events.request.fire(
+            request_type=self.dialects[result.target],
+            name=f"{result.target} {result.stage}",
+            response_time=(result.done_ns - reached_ns) / 1e6,
+            response_length=result.response_bytes,
+            response=None,
+            context={"trace_id": result.trace_id, "seq": result.seq},
+            exception=RequestFailed(result.error, result.error_detail) if result.error else None,
+            start_time=reached_ns / 1e9,
+            url=None,
+        )
+
+    def report(self) -> None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        self.outbox.put(
+            Report(
+                at_ns=time.time_ns(),
+                monotonic_raw_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
+                cpu_s=usage.ru_utime + usage.ru_stime,
+                peak_rss_bytes=usage.ru_maxrss * 1024,
+                dropped_frames=self.outbox.dropped,
+                stages=[stage.count() for stage in self.stages],
+            )
+        )
+        self.outbox.flush()
+
+    def _report_for_ever(self) -> None:
+        while True:
+            self.report()
+            gevent.sleep(REPORT_EVERY_S)
+
+    def _flush_for_ever(self) -> None:
+        while True:
+            self.outbox.flush()
+            gevent.sleep(0.025)
+
+    def close(self) -> None:
+        """The host has closed our stdin: say the last word and let Locust's listeners say theirs."""
+        self.commands.put(None)
+        with gevent.Timeout(5, False):
+            self.environment.runner.quit()
+            self.environment.events.quitting.fire(environment=self.environment)
+            self.environment.events.quit.fire(exit_code=0)
+        self.report()
+        self.outbox.flush_for(2)
+
+
+class RequestFailed(Exception):
+    """What Locust's listeners get as `exception`: the error word and its detail."""
+
+
+def _share(total: int | None, shard: int, shards: int) -> int | None:
+    return None if total is None else total // shards + (shard < total % shards)
+
+
+def _import_listeners(path: str) -> None:
+    spec = importlib.util.spec_from_file_location("listeners", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"fleet.listeners {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def raise_open_files_limit() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def check_open_files(setup: Setup, limit: int) -> str | None:
+    """A sentence when a stage's concurrency cannot fit this process's descriptors."""
+    for stage in setup.plan.stages:
+        slots = (_share(stage.concurrency, setup.shard, setup.shards) or 0) * len(setup.plan.targets)
+        if slots > limit - DESCRIPTORS_IN_RESERVE:
+            return (
+                f"stage {stage.name} needs {slots} connections in one worker, but the limit of open files is {limit}; "
+                f"use more workers or raise it (ulimit -n {slots + DESCRIPTORS_IN_RESERVE})"
+            )
+    return None
+
+
+def commands(fd: int) -> Iterator[Command]:
+    """What the host says, until it closes its end."""
+    os.set_blocking(fd, False)
+    unpacker = Unpacker()
+    while data := gevent.os.nb_read(fd, 1 << 16):
+        for payload in unpacker.feed(data):
+            yield decode_command(payload)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A worker of a load test. Started by its host, not by people.")
+    parser.add_argument("frames_fd", type=int)
+    outbox = Outbox(parser.parse_args().frames_fd)
+    inbox = commands(sys.stdin.fileno())
+    setup = next(inbox, None)
+    if not isinstance(setup, Setup):
+        return
+    limit = raise_open_files_limit()
+    try:
+        if problem := check_open_files(setup, limit):
+            raise ValueError(problem)
+        worker = Worker(outbox, setup)
+        worker.start()
+    except Exception as e:
+        outbox.put(Failed(f"{type(e).__name__}: {e}"))
+        outbox.flush_for(2)
+        raise
+    gc.collect()
+    gc.freeze()  # what was imported lives for ever: let no collection walk it during the run
+    outbox.put(Ready(os.getpid(), limit))
+    outbox.flush()
+    for command in inbox:
+        worker.commands.put(command)
+    worker.close()
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # greenlets in flight have nobody left to report to
