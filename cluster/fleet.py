@@ -1,0 +1,113 @@
+"""A fleet on Ray: each host is an actor with one CPU, spread over the nodes, and its worker is a child of that actor.
+
+Locust must not be imported inside a Ray actor (its monkey-patching hangs there), which is one of the reasons why the worker
+is a process of its own. Secrets come by method call: constructor arguments are kept by Ray for restarts.
+"""
+
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+
+from loadtest.frames import Setup
+from loadtest.host import Host
+from loadtest.run import RunFailed
+from loadtest.store import Address
+
+PLACED_WITHIN_S = 60
+ANSWER_WITHIN_S = 15
+FRAMES_PIECE_BYTES = 8 << 20
+
+
+class HostActor:
+    """The very Host that runs locally, behind one method."""
+
+    def __init__(self) -> None:
+        self._host: Host | None = None
+
+    def open(self, setup: Setup, address: Address, directory: str | None) -> str:
+        """Returns the directory that holds the frame file, on the node that this actor is on."""
+        directory = directory or tempfile.mkdtemp(prefix=f"loadtest-{setup.run}-")
+        self._host = Host(setup, address, directory)
+        return directory
+
+    def call(self, method: str, *args: Any) -> Any:
+        return getattr(self._host, method)(*args)
+
+
+class RayFleet:
+    """Hosts as Ray actors. Ray is the one at RAY_ADDRESS, or one started here and ended with the fleet."""
+
+    start_lead_s = 1.0
+
+    def __init__(self, setups: list[Setup], address: Address, directory: Path) -> None:
+        self.workers = len(setups)
+        self._directory = directory
+        self._own = not os.environ.get("RAY_ADDRESS")
+        self._connect()
+        try:
+            actor = ray.remote(HostActor).options(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
+            self._actors = [actor.remote() for _ in setups]
+            self._await_placement()
+            local = str(directory) if self._own else None
+            pairs = zip(self._actors, setups, strict=True)
+            self._remote_directories = ray.get([a.open.remote(s, address, local) for a, s in pairs])
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        refs = [actor.call.remote(method, *args) for actor in self._actors]
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        return [_answer(ref, deadline) for ref in refs]
+
+    def fetch_frames(self) -> None:
+        """Bring the frame files of other nodes here."""
+        if self._own:
+            return
+        for shard, actor in enumerate(self._actors):
+            with (self._directory / f"worker-{shard}.frames").open("wb") as file:
+                while piece := _answer(
+                    actor.call.remote("read_frames", file.tell(), FRAMES_PIECE_BYTES), time.monotonic() + ANSWER_WITHIN_S
+                ):
+                    file.write(piece)
+
+    def close(self) -> None:
+        for actor in getattr(self, "_actors", []):
+            ray.kill(actor)
+        ray.shutdown()
+
+    def _connect(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
+        options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
+        if self._own:
+            cpus = max(os.cpu_count() or 1, self.workers)  # a third one-CPU actor on two CPUs would pend for ever
+            options = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 << 20}
+        try:
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except (RayError, ConnectionError, ValueError, RuntimeError) as e:
+            where = os.environ.get("RAY_ADDRESS", "a local Ray")
+            raise RunFailed(f"no Ray at {where}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it") from e
+
+    def _await_placement(self) -> None:
+        try:
+            ray.get([actor.__ray_ready__.remote() for actor in self._actors], timeout=PLACED_WITHIN_S)
+        except GetTimeoutError:
+            free = ray.available_resources().get("CPU", 0)
+            raise RunFailed(
+                f"{self.workers} workers of one CPU each were not placed within {PLACED_WITHIN_S} s: {free:g} CPUs are free "
+                "in the cluster; use fewer --workers or add nodes"
+            ) from None
+
+
+def _answer(ref: Any, deadline: float) -> Any:
+    """A host's answer; None where its actor is gone or silent."""
+    try:
+        return ray.get(ref, timeout=max(0.1, deadline - time.monotonic()))
+    except (RayActorError, GetTimeoutError):
+        return None

@@ -1,0 +1,230 @@
+"""The driver: one run from a plan to an account, over any fleet of hosts.
+
+It decides when stages start, watches, and adds up. It sends nothing itself and knows neither Ray nor Locust: a fleet is
+whatever can call a method on all its hosts (local.py here, cluster.fleet on Ray).
+"""
+
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import FrameType
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct, field
+
+from loadtest.frames import StageCount
+from loadtest.host import Host, Status
+from loadtest.types import Plan, Stage
+
+POLL_EVERY_S = 0.2
+START_LEAD_S = 0.3
+READY_WITHIN_S = 60
+INTERRUPT_DRAIN_S = 5
+CLOSE_WITHIN_S = 30
+
+
+class Fleet(Protocol):
+    """Hosts somewhere. `call` answers in the order of the shards, None for a host that is gone."""
+
+    workers: int
+    start_lead_s: float
+
+    def call(self, method: str, *args: Any) -> list[Any]: ...
+
+    def close(self) -> None: ...
+
+
+class LocalFleet:
+    """Hosts as threads of this process, their workers as its children."""
+
+    start_lead_s = START_LEAD_S
+
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = hosts
+        self.workers = len(hosts)
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        return [getattr(host, method)(*args) for host in self._hosts]
+
+    def close(self) -> None:
+        self.call("kill")
+
+
+class StageTimes(Struct):
+    """When a stage was, over all workers; 0 while not known."""
+
+    stage: int
+    start_ns: int
+    end_ns: int = 0
+    drained_ns: int = 0
+
+
+class Snapshot(Struct):
+    """The state of a run at one moment: what a view shows and what the account is added up from."""
+
+    plan: Plan
+    run: str
+    started_ns: int
+    now_ns: int
+    stage: int | None  # the newest one started
+    times: list[StageTimes]
+    hosts: list[Status]
+    lost_hosts: list[int] = field(default_factory=list)
+    interrupted: bool = False
+    phase: str = "starting"  # starting, running, draining, storing, done
+
+
+View = Callable[[Snapshot], None]
+
+
+class RunFailed(Exception):
+    """The run could not start or go on; the text is for the user."""
+
+
+def new_run_id() -> str:
+    """Sortable by time, unique without asking anyone."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+class Interrupts:
+    """Counts Ctrl-C (and SIGTERM) while active: the first ends the run in order, the second at once."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._event = threading.Event()
+
+    @contextmanager
+    def caught(self) -> Iterator["Interrupts"]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for signal_number, handler in before.items():
+                signal.signal(signal_number, handler)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        self._event.set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not through an interrupt that is not dealt with yet."""
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+class Driver:
+    """One run. `go` returns the last snapshot, which holds every count."""
+
+    def __init__(self, plan: Plan, run: str, fleet: Fleet, view: View, interrupts: Interrupts) -> None:
+        self.plan = plan
+        self.fleet = fleet
+        self.view = view
+        self.interrupts = interrupts
+        self.times: list[StageTimes] = []
+        self.snapshot = Snapshot(
+            plan=plan, run=run, started_ns=time.time_ns(), now_ns=time.time_ns(), stage=None, times=self.times, hosts=[]
+        )
+        self._stopped = 0  # interrupts passed on to the fleet
+        self._statuses: list[Status] = []
+
+    def go(self) -> Snapshot:
+        self.fleet.call("prepare")
+        self._wait(lambda: all(s.state != "starting" for s in self._statuses), READY_WITHIN_S, "workers to be ready")
+        self._refuse_if_failed()
+        self.snapshot.started_ns = time.time_ns()
+        for index, stage in enumerate(self.plan.stages):
+            if self.interrupts.count or self._all_failed():
+                break
+            self._run_stage(index, stage)
+        self._wait(self._all_drained, None)
+        self.snapshot.phase = "storing"
+        self.fleet.call("close")
+        self._wait(lambda: all(s.finished for s in self._statuses), CLOSE_WITHIN_S)
+        self.snapshot.phase = "done"
+        self.view(self.snapshot)
+        return self.snapshot
+
+    def _run_stage(self, index: int, stage: Stage) -> None:
+        start_ns = time.time_ns() + int(self.fleet.start_lead_s * 1e9)
+        if self.times and self.plan.stages[index - 1].overlap:
+            start_ns = max(start_ns, self.times[-1].end_ns)
+        self.snapshot.stage = index
+        self.snapshot.phase = "running"
+        times = StageTimes(index, start_ns)
+        self.times.append(times)
+        self.fleet.call("start_stage", index, start_ns)
+        if stage.overlap and stage.duration_s is not None:
+            end_ns = start_ns + int(stage.duration_s * 1e9)
+            times.end_ns = end_ns
+            ahead_ns = int(self.fleet.start_lead_s * 1e9)
+            self._wait(lambda: time.time_ns() >= end_ns - ahead_ns, None)
+        else:
+            self._wait(self._all_drained, None)
+
+    def _wait(self, until: Callable[[], bool], within_s: float | None, what: str | None = None) -> None:
+        """Poll and show until it is so. With `what`, too late is an error; without, it is what the account will say."""
+        deadline = time.monotonic() + within_s if within_s is not None else None
+        while True:
+            self._poll()
+            if until():
+                return
+            if deadline and time.monotonic() > deadline:
+                if what:
+                    raise RunFailed(f"waited {within_s:g} s in vain for {what}; {self._hint()}")
+                return
+            self.interrupts.wait(POLL_EVERY_S)
+            self._pass_interrupts_on()
+
+    def _poll(self) -> None:
+        answers = self.fleet.call("poll")
+        self._statuses = [s for s in answers if s is not None] or self._statuses
+        known = {s.worker: s for s in self.snapshot.hosts}
+        self.snapshot.hosts = [known.get(k) if s is None else s for k, s in enumerate(answers)]  # type: ignore[misc]
+        self.snapshot.hosts = [s for s in self.snapshot.hosts if s is not None]
+        self.snapshot.lost_hosts = [k for k, s in enumerate(answers) if s is None]
+        self.snapshot.now_ns = time.time_ns()
+        for times in self.times:
+            counts = self._counts(times.stage)
+            if len(counts) == len(self._statuses) and all(c.drained_ns for c in counts):
+                times.end_ns = max(c.end_ns for c in counts)
+                times.drained_ns = max(c.drained_ns for c in counts)
+        if self.snapshot.phase in ("running", "draining") and self.times:
+            ended = all(c.end_ns for c in self._counts(self.times[-1].stage) or [StageCount(0, 0, [])])
+            self.snapshot.phase = "draining" if ended else "running"
+        self.view(self.snapshot)
+
+    def _counts(self, stage: int) -> list[StageCount]:
+        return [count for status in self._statuses for count in status.stages if count.stage == stage]
+
+    def _all_drained(self) -> bool:
+        return all(times.drained_ns for times in self.times) or not self._statuses
+
+    def _all_failed(self) -> bool:
+        return all(s.state == "failed" for s in self._statuses)
+
+    def _refuse_if_failed(self) -> None:
+        if failed := [s for s in self._statuses if s.state == "failed"]:
+            raise RunFailed("; ".join(failed[0].problems))
+
+    def _hint(self) -> str:
+        problems = [p for s in self._statuses for p in s.problems]
+        return problems[0] if problems else "their logs are beside the frame files"
+
+    def _pass_interrupts_on(self) -> None:
+        if self.interrupts.count > self._stopped:
+            self._stopped = self.interrupts.count
+            self.snapshot.interrupted = True
+            self.fleet.call("stop", INTERRUPT_DRAIN_S if self._stopped == 1 else 0.0)
+
+
+def with_nonce(plan: Plan) -> Plan:
+    """The plan as run: a fresh nonce unless it fixes one."""
+    return plan if plan.nonce else msgspec.structs.replace(plan, nonce=secrets.token_hex(4))
