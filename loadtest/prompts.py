@@ -1,8 +1,47 @@
-"""What requests say: a pure function of (seed, nonce, stage, seq), evaluated lazily, never all in memory."""
+"""What requests say: a pure function of (seed, nonce, stage, seq), evaluated lazily, never all in memory.
 
-from typing import Any
+Everything is drawn from hashes (BLAKE2b for lengths, SHAKE-128 for words) and not from `random`, so that the same plan
+means the same bytes under every Python, on every worker, in any order. Lengths depend on the seed only: two runs with
+different nonces ask for the same work in other words, and a prefix cache filled by one does not help the other.
+"""
 
-from msgspec import Struct
+import os
+import weakref
+from array import array
+from collections.abc import Callable
+from hashlib import blake2b, shake_128
+from pathlib import Path
+from statistics import NormalDist
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+WORDS = """
+    about act add after again air all also always an and animal answer any are as ask at back be been before begin
+    between big both boy build but by call can cause change city close come could country cover cross day did do
+    does down draw each earth end even every example eye far farm father few find first follow food for form found
+    four from get give go good got great group grow had hand hard has have he head help her here high him his home
+    house how if in is it just keep kind know land large last late learn left let life light like line little live
+    long look low made make man many mark may me mean men might more most mother move much music must my name near
+    need never new next night no north now number of off often old on one only open or other our out over own page
+    paper part people picture place plant play point port press put read real right round run said same say school
+    sea see self set she should show side small so some sound stand start state still story study such sun take tell
+    than that the their them then there these they thing think this those thought three through time to too tree try
+    turn two under up us use very walk want was water way we well went were what when where which while white who
+    why will with word work world would write year you your
+""".split()  # noqa: SIM905 (256 lines would hide the rest)
+"""256 words, one for each value of a byte. Each is one token, with and without a space before it, in the vocabularies
+of GPT-2, Llama 3, Mistral 7B and OpenLLaMA; so n of them joined by spaces are taken to be n tokens. What the server
+counts is in its `usage`: a chat template adds its own tokens on top."""
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+TokenCount = Annotated[float, Meta(ge=1, le=10_000_000)]
+TokenSpread = Annotated[float, Meta(ge=0, le=10_000_000)]
+
+Source = Callable[[str, int], "Prompt"]
+"""(name of the stage, seq) -> the prompt."""
 
 
 class Prompt(Struct, frozen=True):
@@ -12,18 +51,146 @@ class Prompt(Struct, frozen=True):
 
 
 class Tokens(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    mean: float
-    stdev: float = 0
+    """A number of tokens: normally distributed, rounded, never below 1. A bare number in a plan is the mean."""
+
+    mean: TokenCount
+    stdev: TokenSpread = 0
+
+    def at(self, share: float) -> int:
+        """The count below which `share` (above 0, below 1) of all counts lie: the inverse of the distribution.
+
+        The part of the normal distribution that would round to less than 1 is cut off, not folded onto 1.
+        """
+        if not self.stdev:
+            return round(self.mean)
+        normal = NormalDist(self.mean, self.stdev)
+        cut_off = normal.cdf(0.5)
+        return max(round(normal.inv_cdf(cut_off + share * (1 - cut_off))), 1)
 
 
 class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="synthetic"):
+    """Common English words in random order: `input_tokens` of them."""
+
     input_tokens: Tokens
     output_tokens: Tokens | None = None
 
+    def open(self, seed: int, nonce: str) -> Source:
+        def prompt(stage: str, seq: int) -> Prompt:
+            input_share, output_share = _shares(seed, stage, seq)
+            text = _text(f"{seed}\0{nonce}\0{stage}\0{seq}", self.input_tokens.at(input_share))
+            max_tokens = self.output_tokens.at(output_share) if self.output_tokens else None
+            return Prompt(f"{stage}:{seq}", [{"role": "user", "content": text}], max_tokens)
+
+        return prompt
+
 
 class Dataset(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dataset"):
+    """A JSONL file, one prompt a line, in the order of the file and from its start again after its end.
+
+    A line's own `max_tokens` wins over `output_tokens`. The nonce does not touch the user's own words.
+    """
+
     path: str
     output_tokens: Tokens | None = None
 
+    def open(self, seed: int, _nonce: str) -> Source:
+        lines = Lines(Path(self.path))
+
+        def prompt(stage: str, seq: int) -> Prompt:
+            number = seq % len(lines)
+            line = lines[number]
+            max_tokens = line.max_tokens
+            if max_tokens is None and self.output_tokens:
+                max_tokens = self.output_tokens.at(_shares(seed, stage, seq)[1])
+            return Prompt(f"{lines.path.name}:{number + 1}", line.chat(), max_tokens)
+
+        return prompt
+
 
 Prompts = Synthetic | Dataset
+
+
+class DatasetError(ValueError):
+    """A prompt file that cannot be used: which line, and what is expected there."""
+
+
+class Line(Struct, frozen=True):
+    """What a line of a dataset may say. Other keys are the user's own and of no meaning here."""
+
+    prompt: Annotated[str, Meta(min_length=1)] | None = None
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("needs either `prompt` or `messages`")
+        if not all(isinstance(message.get("role"), str) for message in self.messages or ()):
+            raise ValueError("every one of `messages` needs a `role`")
+
+    def chat(self) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": self.prompt}] if self.messages is None else self.messages
+
+
+class Lines:
+    """The lines of a JSONL file, each validated once, when the file is opened, and read from disk when asked for.
+
+    Only the byte offset of each line is kept: 8 bytes. The file stays open, so that one put in its place by an editor
+    does not change a run under way; `pread` shares no position with other readers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets = array("Q", [0])
+        self._decoder = msgspec.json.Decoder(Line)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as e:
+            raise DatasetError(f"{path} cannot be read: {e.strerror}") from None
+        weakref.finalize(self, os.close, self._descriptor)
+        try:
+            self._index()
+        except OSError as e:  # a directory opens, and only then refuses to be read
+            raise DatasetError(f"{path} cannot be read: {e.strerror}") from None
+        if not len(self):
+            raise DatasetError(f"{path} is empty; each line must be {_EXPECTED}")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, number: int) -> Line:
+        start, end = self._offsets[number], self._offsets[number + 1]
+        return self._decode(os.pread(self._descriptor, end - start, start), number)
+
+    def _index(self) -> None:
+        offset = 0
+        with open(self._descriptor, "rb", closefd=False) as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                if len(line) == MAX_LINE_BYTES:
+                    place = f"{self.path} line {len(self) + 1}"
+                    raise DatasetError(f"{place} is longer than {MAX_LINE_BYTES} bytes; put one prompt on each line")
+                self._decode(line, len(self))
+                offset += len(line)
+                self._offsets.append(offset)
+
+    def _decode(self, line: bytes, number: int) -> Line:
+        try:
+            return self._decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            reason = str(e) if line.strip() else "it is empty"
+            raise DatasetError(f"{self.path} line {number + 1}: {reason}; it must be {_EXPECTED}") from None
+
+
+_EXPECTED = (
+    'a JSON object with {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}, '
+    'and "max_tokens", a whole number above 0, if the answer is to be limited'
+)
+
+
+def _shares(seed: int, stage: str, seq: int) -> tuple[float, float]:
+    """Two uniform draws within (0, 1), one for the length of the input and one for that of the output."""
+    digest = blake2b(f"{seed}\0tokens\0{stage}\0{seq}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest[:4]) + 0.5) / 2**32, (int.from_bytes(digest[4:]) + 0.5) / 2**32
+
+
+def _text(identity: str, words: int) -> str:
+    return " ".join(map(WORDS.__getitem__, shake_128(identity.encode()).digest(words)))

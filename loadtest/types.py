@@ -1,97 +1,138 @@
 """Every noun of the data plane, on one page.
 
-Facts are stored, figures are derived: a `Result` holds what happened to one request and no statistic; TTFT is SQL over it
-(metrics.py). `_ns` is an instant: integer nanoseconds of the real-time clock of the worker's host. `_dur_ns` is a duration,
-`_s` is a plan's seconds, `_ms` is shown to people. Plan structs carry their own defaults; plan.py checks what types cannot.
+Facts are stored, figures are derived: a `Result` holds what happened to one request and no statistic; TTFT is SQL over
+it (metrics.py). `_ns` is an instant: integer nanoseconds of the real-time clock of the worker's host. `_dur_ns` is a
+duration, `_s` is a plan's seconds, `_ms` is shown to people. Plan structs carry their own defaults and limits; plan.py
+checks what types cannot.
 """
 
 from collections.abc import Mapping
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Any, Literal, get_args
+from random import Random
+from typing import Annotated, Any, Literal, get_args
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from loadtest.arrivals import Arrivals
 from loadtest.prompts import Prompt, Prompts
 
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$",
+        description="1 to 64 letters, digits, dots, dashes and underscores, the first no dot or dash",
+    ),
+]
+Text = Annotated[str, Meta(max_length=1024)]
+Seconds = Annotated[float, Meta(gt=0, le=2_592_000)]  # 30 days
+SecondsOrNone = Annotated[float, Meta(ge=0, le=2_592_000)]
+Money = Annotated[float, Meta(ge=0, le=1_000_000_000)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+KeyReference = Annotated[
+    str,
+    Meta(
+        pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$",
+        description="env:NAME or file:PATH, where the key is to be found, never the key itself",
+    ),
+]
 
-class PlanStruct(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+
+class PlanStruct(Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a plan file: immutable, and an unknown key is an error."""
 
 
-class Timeouts(PlanStruct):
-    connect_s: float = 5  # DNS, connect and TLS together
-    first_byte_s: float = 60  # sent -> first byte of the answer
-    idle_s: float = 30  # between two reads of an answer
-    total_s: float = 600  # sent -> done
+class Timeouts(PlanStruct, frozen=True, kw_only=True):
+    """Seconds until a request is given up."""
+
+    connect_s: Seconds = 5  # DNS, connect and TLS together
+    first_byte_s: Seconds = 60  # sent -> first byte of the answer
+    idle_s: Seconds = 30  # between two reads of an answer
+    total_s: Seconds = 600  # sent -> done
 
 
-class Price(PlanStruct):
+class Price(PlanStruct, frozen=True, kw_only=True):
     """What the provider charges, per million tokens, in `currency`."""
 
-    input_per_million: float
-    output_per_million: float
-    currency: str = "USD"
+    input_per_million: Money
+    output_per_million: Money
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$", description="three capital letters such as USD")] = "USD"
 
 
-class Target(PlanStruct):
-    name: str
-    url: str
-    dialect: str
-    model: str = ""
-    key: str | None = None  # env:NAME or file:PATH; never the secret itself
+class Target(PlanStruct, frozen=True, kw_only=True):
+    """An endpoint to send to."""
+
+    name: Name
+    url: Text
+    dialect: Text
+    model: Text = ""
+    key: KeyReference | None = None
     headers: dict[str, str] = {}
     body: dict[str, Any] = {}  # merged into each request's JSON body
-    method: str = "POST"  # dialect http only, as is expect_status
-    expect_status: int = 200
+    method: Annotated[str, Meta(pattern="^[A-Z]{1,20}$", description="an HTTP method in capitals such as POST")] = (
+        "POST"  # dialect http only, as is expect_status
+    )
+    expect_status: Annotated[int, Meta(ge=200, le=599)] = 200
     stream: bool = True
-    ca_file: str | None = None  # certificates to trust besides the system's
+    ca_file: Text | None = None  # certificates to trust besides the system's
     timeouts: Timeouts = Timeouts()
-    max_in_flight: int | None = None  # a cap over all workers: what exceeds it is `missed`, not late
+    max_in_flight: Count | None = None  # a cap over all workers: what exceeds it is `missed`, not late
     price: Price | None = None
-    region: str = ""
+    region: Text = ""
 
 
-class Stage(PlanStruct):
-    name: str
+class Stage(PlanStruct, frozen=True, kw_only=True):
+    """One after the other, load of one kind."""
+
+    name: Name
     arrivals: Arrivals
-    duration_s: float | None = None
-    requests: int | None = None  # per target
-    concurrency: int | None = None  # per target, closed load only
-    ramp_up_s: float | None = None  # closed load; default: the smaller of 2 s and a tenth of the duration
+    duration_s: Seconds | None = None
+    requests: Count | None = None  # per target
+    concurrency: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None  # per target, closed load only
+    ramp_up_s: SecondsOrNone | None = None  # closed load; default: the smaller of 2 s and a tenth of the duration
     warmup: bool = False
     overlap: bool = False  # the next stage does not wait for this one's drain
-    drain_s: float = 60
+    drain_s: SecondsOrNone = 60
 
 
-class Slo(PlanStruct):
-    """`stat` is p50, p99.9, mean ... for a latency; left out for a rate or a share."""
+class Slo(PlanStruct, frozen=True, kw_only=True):
+    """A limit to judge by. `stat` is p50, p99.9, mean ... for a latency; left out for a rate or a share."""
 
-    metric: str
+    metric: Text
     limit: float
-    stat: str | None = None
-    target: str | None = None  # None: each target
-    stage: str | None = None  # None: each measured stage
+    stat: Text | None = None
+    target: Text | None = None  # None: each target
+    stage: Text | None = None  # None: each measured stage
 
 
-class Fleet(PlanStruct):
-    workers: int = 1
-    listeners: str | None = None  # a Python file that each worker imports; its Locust listeners hear the run
+class Fleet(PlanStruct, frozen=True, kw_only=True):
+    """The worker processes."""
+
+    workers: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    listeners: Text | None = None  # a Python file that each worker imports; its Locust listeners hear the run
 
 
-class Plan(PlanStruct):
-    name: str
-    targets: list[Target]
+class Plan(PlanStruct, frozen=True, kw_only=True):
+    """What to send where, when, and what is good enough."""
+
+    name: Name
+    targets: Annotated[list[Target], Meta(min_length=1, max_length=64)]
     prompts: Prompts
-    stages: list[Stage]
-    seed: int = 0
-    nonce: str = ""  # empty: a fresh one for each run
+    stages: Annotated[list[Stage], Meta(min_length=1, max_length=1000)]
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    nonce: Annotated[
+        str,
+        Meta(pattern="^[A-Za-z0-9._-]{0,64}$", description="up to 64 letters, digits, dots, dashes and underscores"),
+    ] = ""  # empty: a fresh one for each run
     slos: list[Slo] = []
     goodput: dict[str, float] = {}  # metric -> limit, for one request
     fleet: Fleet = Fleet()
-    store: str | None = None
+    store: Text | None = None
     trace: Literal["off", "unsampled", "sampled"] = "unsampled"
+
+    def rng(self, dimension: str) -> Random:
+        """A generator of its own for each dimension: drawing more of one does not move another."""
+        return Random(int.from_bytes(blake2b(f"{self.seed}\0{dimension}".encode(), digest_size=16).digest()))
 
 
 class Shot(Struct, frozen=True):
@@ -195,13 +236,18 @@ class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
     uncertainty_ns: int = 0  # largest uncertainty of a chunk's stamp
 
 
-class Metric(Struct, frozen=True):
+class Metric(Struct, frozen=True, kw_only=True):
+    """`sql` is an expression over one row of `requests`; metrics.py says what each kind yields and how it is used."""
+
     name: str
     unit: str
     kind: Literal["request", "pooled", "rate", "share"]
-    sql: str
     better: Literal["lower", "higher"]
+    sql: str
     doc: str
+    at: str = ""  # rates: the instants of the amounts that `sql` yields
+    population: Literal["successes", "requests"] = "successes"
+    applies: str = ""  # SQL condition for a row to have such a figure at all; a failed request counts only there
 
 
 class Verdict(Struct, frozen=True):
