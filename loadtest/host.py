@@ -71,6 +71,7 @@ class Status(Struct):
     dropped: int = 0
     restarts: int = 0
     cpu_s: float = 0
+    host: str = ""  # host name and process id: local hosts share one process
     host_cpu_s: float = 0
     peak_rss_bytes: int = 0
     clock_step_ns: int = 0  # largest disagreement of the real-time and the raw monotonic clock within a second
@@ -144,6 +145,7 @@ class Host:
             status = self._status
             status.stages = [self._total(stage) for stage in sorted(self._booked.keys() | self._newest.keys())]
             status.host_cpu_s = usage.ru_utime + usage.ru_stime
+            status.host = f"{spans.RESOURCE['host.name']}:{os.getpid()}"
             status.now_ns = time.time_ns()
             self._status = msgspec.structs.replace(status, samples=[])
             return status

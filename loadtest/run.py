@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct, field
 
-from loadtest.frames import StageCount
+from loadtest.frames import Setup, StageCount
 from loadtest.host import Host, Status
+from loadtest.store import Address
 from loadtest.types import Plan, Stage
 
 POLL_EVERY_S = 0.2
@@ -36,6 +38,8 @@ class Fleet(Protocol):
 
     def call(self, method: str, *args: Any) -> list[Any]: ...
 
+    def fetch_frames(self) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -44,12 +48,15 @@ class LocalFleet:
 
     start_lead_s = START_LEAD_S
 
-    def __init__(self, hosts: Sequence[Host]) -> None:
-        self._hosts = hosts
-        self.workers = len(hosts)
+    def __init__(self, setups: Sequence[Setup], address: Address, directory: Path) -> None:
+        self._hosts = [Host(setup, address, str(directory)) for setup in setups]
+        self.workers = len(setups)
 
     def call(self, method: str, *args: Any) -> list[Any]:
         return [getattr(host, method)(*args) for host in self._hosts]
+
+    def fetch_frames(self) -> None:
+        """They were written where they belong."""
 
     def close(self) -> None:
         self.call("kill")

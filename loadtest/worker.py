@@ -101,6 +101,8 @@ class StageRun:
         self.first_start_ns = self.end_ns = self.drained_ns = 0
 
     def run(self) -> None:
+        self.alarm.sleep_until(self.start_ns)
+        self.first_start_ns = time.time_ns()
         end_ns = self._closed() if isinstance(self.spec.arrivals, Closed) else self._open()
         self.end_ns = min(end_ns, time.time_ns()) if self.alarm.stopped else end_ns
         self._drain()
@@ -136,7 +138,6 @@ class StageRun:
             prompt = schedule.prompt(self.index, seq)
             if not self.alarm.sleep_until(due_ns):
                 break
-            self.first_start_ns = self.first_start_ns or time.time_ns()
             for target in order:
                 self._take_open(seq, target, due_ns, prompt)
         if self.spec.duration_s is None or self.spec.requests is not None:
@@ -212,7 +213,6 @@ class StageRun:
             count.sent += 1
             count.next_seq = seq + 1
             started_ns = time.time_ns()
-            self.first_start_ns = self.first_start_ns or started_ns
             self.worker.last_start_ns = started_ns
             self.in_flight[target][gevent.getcurrent()] = started_ns
             self._fire(seq, target, None, prompt)

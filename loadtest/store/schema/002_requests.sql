@@ -1,5 +1,6 @@
 -- One typed row for each request span. Every cast is one that cannot fail: a row that a view cannot cast would be in
--- otel_traces and missing here. The MATERIALIZED columns are the first things any metric asks of the timeline.
+-- otel_traces and missing here. The MATERIALIZED columns are the first things any metric asks of the timeline;
+-- those of an answer that was not streamed are null.
 CREATE TABLE IF NOT EXISTS requests (
     ts DateTime64(9) CODEC(Delta(8), ZSTD(1)),
     run LowCardinality(String),
@@ -51,13 +52,20 @@ CREATE TABLE IF NOT EXISTS requests (
     clock LowCardinality(String),
     read_lag_ns Int64,
     uncertainty_ns Int64,
-    first_token_ns Nullable(Int64) MATERIALIZED if(arrayExists(k -> k IN (1, 2, 3, 4), chunk_kind),
-        arrayFirst((t, k) -> k IN (1, 2, 3, 4), chunk_offset_ns, chunk_kind), NULL),
-    first_content_ns Nullable(Int64) MATERIALIZED if(has(chunk_kind, 2),
-        arrayFirst((t, k) -> k = 2, chunk_offset_ns, chunk_kind), NULL),
-    last_token_ns Nullable(Int64) MATERIALIZED if(arrayExists(k -> k IN (1, 2, 3, 4), chunk_kind),
-        arrayLast((t, k) -> k IN (1, 2, 3, 4), chunk_offset_ns, chunk_kind), NULL),
     token_chunks UInt32 MATERIALIZED arrayCount(k -> k IN (1, 2, 3, 4), chunk_kind),
+    first_token_ns Nullable(Int64) MATERIALIZED if(streamed AND token_chunks > 0,
+        arrayFirst((t, k) -> k IN (1, 2, 3, 4), chunk_offset_ns, chunk_kind), NULL),
+    first_content_ns Nullable(Int64) MATERIALIZED if(streamed AND has(chunk_kind, 2),
+        arrayFirst((t, k) -> k = 2, chunk_offset_ns, chunk_kind), NULL),
+    last_token_ns Nullable(Int64) MATERIALIZED if(streamed AND token_chunks > 0,
+        arrayLast((t, k) -> k IN (1, 2, 3, 4), chunk_offset_ns, chunk_kind), NULL),
+    tokens_known Bool MATERIALIZED token_source = 'usage_matched'
+        OR (notEmpty(chunk_tokens) AND length(chunk_tokens) = length(chunk_kind)) COMMENT 'tokens per chunk are known',
+    first_chunk_tokens UInt32 MATERIALIZED if(tokens_known AND token_chunks > 0 AND notEmpty(chunk_tokens),
+        arrayFirst((n, k) -> k IN (1, 2, 3, 4), chunk_tokens, chunk_kind), 1) COMMENT '1 where unknown',
+    streamed_tokens Nullable(Int64) MATERIALIZED toInt64(output_tokens)
+        - if(streamed AND NOT has(chunk_kind, 1), ifNull(reasoning_tokens, 0), 0)
+        COMMENT 'output tokens, without reasoning tokens that were never streamed',
     INDEX idx_ts ts TYPE minmax GRANULARITY 1,
     INDEX idx_trace_id trace_id TYPE bloom_filter(0.001) GRANULARITY 1
 ) ENGINE = MergeTree

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS runs (
     plan_name LowCardinality(String),
     nonce String,
     plan String CODEC(ZSTD(3)) COMMENT 'the plan file as run, YAML',
-    account String CODEC(ZSTD(3)) COMMENT 'JSON: integrity, validity, generator'
+    account String CODEC(ZSTD(3)) COMMENT 'JSON: verdict.Account'
 ) ENGINE = MergeTree
 ORDER BY (started_ns, run)
 SETTINGS non_replicated_deduplication_window = 1000;
@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS stages (
     warmup Bool,
     start_ns Int64 COMMENT 'the instant all workers agreed on',
     end_ns Int64 COMMENT 'end of arrivals: the window of every rate',
-    drained_ns Int64
+    drained_ns Int64,
+    goodput Map(String, Float64) COMMENT 'the plan''s limits: metric, limit'
 ) ENGINE = MergeTree
 ORDER BY (run, stage_index)
 SETTINGS non_replicated_deduplication_window = 1000;
@@ -43,6 +44,7 @@ SELECT
     SpanAttributes['loadtest.warmup'] = 'true' AS warmup,
     toUnixTimestamp64Nano(Timestamp) AS start_ns,
     toInt64OrZero(SpanAttributes['loadtest.end_ns']) AS end_ns,
-    start_ns + toInt64(Duration) AS drained_ns
+    start_ns + toInt64(Duration) AS drained_ns,
+    JSONExtract(SpanAttributes['loadtest.goodput'], 'Map(String, Float64)') AS goodput
 FROM otel_traces
 WHERE ScopeName = 'loadtest' AND SpanKind = 'Internal' AND SpanName = 'stage';

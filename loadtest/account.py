@@ -1,0 +1,50 @@
+"""The last snapshot of a run -> its Account: every count added up over stages, targets and workers."""
+
+from loadtest.run import Snapshot
+from loadtest.verdict import Account, Generator, Integrity
+
+
+def account(snapshot: Snapshot, stored: int) -> Account:
+    """`stored`: rows of this run that the store holds, counted there and not here."""
+    integrity = Integrity(stored=stored)
+    missed_by: dict[str, int] = {}
+    capped: dict[str, dict[str, int]] = {}
+    for status in snapshot.hosts:
+        for stage in status.stages:
+            for target, count in zip(snapshot.plan.targets, stage.targets, strict=True):
+                integrity.scheduled += count.scheduled
+                integrity.sent += count.sent
+                integrity.unknown += count.unknown
+                for reason, missed in (("cap", count.missed_cap), ("worker_lost", count.missed_worker_lost)):
+                    if missed:
+                        missed_by[reason] = missed_by.get(reason, 0) + missed
+                if count.missed_cap:
+                    by_target = capped.setdefault(snapshot.plan.stages[stage.stage].name, {})
+                    by_target[target.name] = by_target.get(target.name, 0) + count.missed_cap
+    integrity.missed = sum(missed_by.values())
+    integrity.missed_by = missed_by
+    integrity.lost = integrity.sent - stored
+    return Account(integrity, _generator(snapshot), capped, snapshot.interrupted)
+
+
+def _generator(snapshot: Snapshot) -> Generator:
+    hosts = snapshot.hosts
+    return Generator(
+        workers=len(hosts) + len(set(snapshot.lost_hosts) - {s.worker for s in hosts}),
+        workers_lost=len(snapshot.lost_hosts) + sum(s.state == "failed" for s in hosts),
+        workers_restarted=sum(s.restarts for s in hosts),
+        cpu_s=sum(s.cpu_s for s in hosts),
+        host_cpu_s=sum({s.host: s.host_cpu_s for s in hosts}.values()),
+        start_spread_ms=_start_spread_ms(snapshot),
+        dropped_frames=sum(s.dropped for s in hosts),
+        clock_step_ms=max((s.clock_step_ns for s in hosts), default=0) / 1e6,
+    )
+
+
+def _start_spread_ms(snapshot: Snapshot) -> float:
+    """The largest difference, over the stages, of the instants at which the workers really began."""
+    spread_ns = 0
+    for times in snapshot.times:
+        starts = [c.first_start_ns for s in snapshot.hosts for c in s.stages if c.stage == times.stage and c.first_start_ns]
+        spread_ns = max(spread_ns, max(starts, default=0) - min(starts, default=0))
+    return spread_ns / 1e6

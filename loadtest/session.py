@@ -1,0 +1,134 @@
+"""`loadtest run` from its arguments to its exit status: the order of things, each of which lives elsewhere.
+
+Nothing is sent before the plan, the keys, the store and the fleet are known to be good.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace import Tracer, set_span_in_context
+
+from loadtest import __version__, live, plan as plans
+from loadtest.account import account
+from loadtest.exporter import SpanExporter
+from loadtest.frames import Setup
+from loadtest.report import html
+from loadtest.report.summary import exit_status, summary
+from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_nonce
+from loadtest.spans import RESOURCE, SCOPE
+from loadtest.store import Address, Store, open_store
+from loadtest.types import Plan
+from loadtest.verdict import Account
+
+MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
+
+
+def run(
+    path: Path, make_fleet: MakeFleet, workers: int | None, store: str | None, out: Path | None, quiet: bool
+) -> int:
+    """Run the plan at `path`. Returns the exit status; raises PlanError, StoreError or RunFailed before anything is sent."""
+    plan = with_nonce(plans.load(path))
+    if workers:
+        plan = msgspec.structs.replace(plan, fleet=msgspec.structs.replace(plan.fleet, workers=workers))
+    keys = plans.resolve_keys(plan)
+    run_id = new_run_id()
+    directory = (out or Path("runs") / run_id).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "plan.yaml").write_text(plans.dump(plan))
+    with Interrupts().caught() as interrupts, open_store(store or plan.store) as database:
+        database.migrate()
+        snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, live.view(quiet))
+        stored = database.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": run_id})[0]["n"]
+        booked = account(snapshot, stored)
+        record(database, snapshot, booked)
+        figures = summary(database, run_id)
+        (directory / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (directory / "report.html").write_text(html.render(html.load(database, run_id)))
+    live.final(figures, directory)
+    return exit_status(figures, snapshot.interrupted)
+
+
+def _drive(
+    plan: Plan,
+    run_id: str,
+    keys: dict[str, str],
+    make_fleet: MakeFleet,
+    store: Store,
+    directory: Path,
+    interrupts: Interrupts,
+    view: live.View,
+) -> Snapshot:
+    shards = plan.fleet.workers
+    setups = [Setup(run_id, plan, keys, shard, shards) for shard in range(shards)]
+    with view:
+        view.say("starting the workers")
+        fleet = make_fleet(setups, store.address, directory)
+        try:
+            snapshot = Driver(plan, run_id, fleet, view.show, interrupts).go()
+            fleet.fetch_frames()
+        finally:
+            fleet.close()
+    return snapshot
+
+
+def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
+    """The spans of the run, its stages and its workers, by opentelemetry-sdk; the tables runs and stages are fed by them."""
+    exporter = SpanExporter(store)
+    provider = TracerProvider(resource=Resource(RESOURCE), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer(SCOPE, __version__)
+    _record_spans(tracer, snapshot, booked)
+    provider.shutdown()
+
+
+def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
+    plan, run_id = snapshot.plan, snapshot.run
+    root = tracer.start_span(
+        "run",
+        start_time=snapshot.started_ns,
+        attributes={
+            "loadtest.run": run_id,
+            "loadtest.plan.name": plan.name,
+            "loadtest.nonce": plan.nonce,
+            "loadtest.plan": plans.dump(plan),
+            "loadtest.account": msgspec.json.encode(booked).decode(),
+        },
+    )
+    context = set_span_in_context(root)
+    for times in snapshot.times:
+        stage = plan.stages[times.stage]
+        span = tracer.start_span(
+            "stage",
+            context,
+            start_time=times.start_ns,
+            attributes={
+                "loadtest.run": run_id,
+                "loadtest.stage": stage.name,
+                "loadtest.stage.index": times.stage,
+                "loadtest.warmup": stage.warmup,
+                "loadtest.end_ns": times.end_ns or snapshot.now_ns,
+                "loadtest.goodput": json.dumps(plan.goodput),
+            },
+        )
+        span.end(times.drained_ns or snapshot.now_ns)
+    for host in snapshot.hosts:
+        span = tracer.start_span(
+            "worker",
+            context,
+            start_time=snapshot.started_ns,
+            attributes={
+                "loadtest.run": run_id,
+                "loadtest.worker": host.worker,
+                "loadtest.restarts": host.restarts,
+                "loadtest.cpu_s": host.cpu_s,
+                "loadtest.peak_rss_bytes": host.peak_rss_bytes,
+                "loadtest.problems": host.problems,
+            },
+        )
+        span.end(snapshot.now_ns)
+    root.end(snapshot.now_ns)
