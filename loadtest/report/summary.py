@@ -1,0 +1,347 @@
+"""summary.json: the account, the verdicts and the figures of one run, read from the store.
+
+Everything is SQL over the stored rows (metrics.py); only what the generator alone knows comes from the account that the
+driver stored with the run. `stored` is counted here, so that what the driver believes is checked against what is there.
+
+JSON has no infinity. A figure that is +infinity (too many requests failed for the percentile to be finite) is null, and
+the key `infinite` beside it lists its name: {"p50": 210.5, "p99": null, ..., "infinite": ["p99", "p999", "mean"]}.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from math import isinf
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from loadtest import metrics, stats, verdict
+from loadtest.metrics import METRICS
+from loadtest.stats import parse_stat
+from loadtest.types import Slo, Verdict
+
+Row = dict[str, Any]
+Group = tuple[str, str]  # stage, target
+
+RATES = {"requests_per_s": "requests_per_s", "output_tokens_per_s": "output_tokens_per_s", "goodput": "goodput_per_s"}
+DISTRIBUTIONS = ("ttft_ms", "itl_ms", "icl_ms", "tpot_ms", "e2e_ms", "due_e2e_ms")
+OF_THE_GENERATOR = ("read_lag_ms", "schedule_lag_ms", "uncertainty_ms")
+
+MEASURED = "run = {run:String} AND NOT warmup"
+ONE_GROUP = f"{MEASURED} AND stage = {{stage:String}} AND target = {{target:String}}"
+
+BLOCKS = 1000  # more requests than that are resampled in random groups, so that the cost is bounded
+FEWEST_TO_RESAMPLE = 30  # fewer say too little about how requests differ
+
+
+class Store(Protocol):
+    def query(self, sql: str, params: Mapping[str, Any]) -> list[Row]: ...
+
+
+class NoSuchRun(LookupError):
+    """The text is for the user."""
+
+
+class _Named(Struct):
+    name: str
+    warmup: bool = False
+
+
+class _Plan(Struct):
+    """The parts of a plan that figures are judged by. Lenient: a plan of an older or newer version can be read."""
+
+    name: str
+    targets: list[_Named]
+    stages: list[_Named]
+    slos: list[Slo] = []
+
+
+def summary(store: Store, run: str) -> dict[str, Any]:
+    """summary.json of a stored run, as plain JSON-safe values. Raises NoSuchRun."""
+    stored = _run(store, run)
+    plan = msgspec.yaml.decode(stored["plan"], type=_Plan)
+    account = msgspec.json.decode(stored["account"] or "{}", type=verdict.Account)
+    read = _Reader(store, run)
+    counts = read.counts()
+    measured = {group: row for group, row in counts.items() if not row["warmup"]}
+    lags = read.generator()
+    _check_against_store(account.integrity, sum(row["requests"] for row in counts.values()))
+    valid, reasons = verdict.validity(_facts(account, measured.values(), lags))
+    stages = [stage.name for stage in plan.stages if not stage.warmup]
+    targets = [target.name for target in plan.targets]
+    groups = [(stage, target) for stage in stages for target in targets]
+    return {
+        "run": run,
+        "plan": stored["plan_name"],
+        "nonce": stored["nonce"],
+        "started_at": _iso(stored["started_ns"]),
+        "ended_at": _iso(stored["ended_ns"]),
+        "interrupted": account.interrupted,
+        "integrity": msgspec.to_builtins(account.integrity),
+        "validity": {"valid": valid, "reasons": reasons},
+        "slos": [_slo(v) for v in _verdicts(read, plan.slos, groups, counts)],
+        "generator": _generator(account.generator, measured.values(), lags),
+        "targets": _targets(read, groups, counts, account.capped),
+    }
+
+
+def exit_status(summary: Mapping[str, Any], *, interrupted: bool = False, internal_error: bool = False) -> int:
+    """What `loadtest run` exits with: 130, 4, 3, 1, 5 or 0, the first that applies."""
+    outcomes = {slo["outcome"] for slo in summary["slos"]} if summary else set()
+    if interrupted:
+        return 130
+    if internal_error:
+        return 4
+    if not summary["validity"]["valid"]:
+        return 3
+    return 1 if "breached" in outcomes else 5 if "undecided" in outcomes else 0
+
+
+def _run(store: Store, run: str) -> Row:
+    rows = store.query("SELECT * FROM runs WHERE run = {run:String} ORDER BY ended_ns DESC LIMIT 1", {"run": run})
+    if not rows:
+        raise NoSuchRun(f"there is no run {run!r} in this store; `loadtest runs` lists those there are")
+    return rows[0]
+
+
+class _Reader:
+    """The queries of one run."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._run = run
+
+    def counts(self) -> dict[Group, Row]:
+        """What is counted and not a metric, warm-up included."""
+        tpot = METRICS["tpot_ms"].sql
+        sql = f"""
+            SELECT stage, target, any(warmup) AS warmup, count() AS requests, countIf({metrics.OK}) AS ok,
+                sumMapIf(map(toString(error), toUInt64(1)), error != '') AS errors,
+                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+                countIf(fault = 'client') AS client_faults, countIf(error = 'cancelled') AS cancelled,
+                countIf(fault = 'generator' AND error != 'cancelled') AS generator_faults,
+                countIf({metrics.OK} AND token_chunks > 0 AND output_tokens IS NULL) AS unknown_tokens,
+                countIf({metrics.OK} AND ({tpot}) IS NOT NULL AND NOT tokens_known) AS k_assumed,
+                sum(length(chunk_kind)) AS chunks, groupUniqArray(toString(clock)) AS clocks,
+                max({METRICS["uncertainty_ms"].sql}) AS max_uncertainty_ms
+            FROM requests WHERE run = {{run:String}} GROUP BY stage, target"""
+        return self._by_group(sql)
+
+    def figures(self, names: Sequence[str], stats: Sequence[str], *, failures: bool) -> dict[Group, Row]:
+        return self._by_group(metrics.figures(names, MEASURED, stats=stats, failures=failures))
+
+    def generator(self) -> Row:
+        sql = metrics.figures(OF_THE_GENERATOR, MEASURED, by=(), stats=("p50", "p99"))
+        return self._store.query(sql, {"run": self._run})[0]
+
+    def windows_s(self) -> dict[str, float]:
+        rows = self._store.query(
+            "SELECT stage, start_ns, end_ns FROM stages WHERE run = {run:String}", {"run": self._run}
+        )
+        return {row["stage"]: (row["end_ns"] - row["start_ns"]) / 1e9 for row in rows}
+
+    def of_group(self, sql: str, group: Group) -> list[Row]:
+        stage, target = group
+        return self._store.query(sql, {"run": self._run, "stage": stage, "target": target})
+
+    def _by_group(self, sql: str) -> dict[Group, Row]:
+        return {(row["stage"], row["target"]): row for row in self._store.query(sql, {"run": self._run})}
+
+
+# The account
+
+
+def _check_against_store(integrity: verdict.Integrity, stored: int) -> None:
+    integrity.stored = stored
+    integrity.lost = max(integrity.sent - stored, 0)
+
+
+def _facts(account: verdict.Account, measured: Iterable[Row], lags: Row) -> verdict.Facts:
+    rows = list(measured)
+    return verdict.Facts(
+        account=account,
+        ended=sum(row["requests"] for row in rows),
+        client_faults=sum(row["client_faults"] for row in rows),
+        generator_faults=sum(row["generator_faults"] for row in rows),
+        cancelled=sum(row["cancelled"] for row in rows),
+        schedule_lag_p99_ms=lags["schedule_lag_ms_p99"],
+    )
+
+
+def _generator(generator: verdict.Generator, measured: Iterable[Row], lags: Row) -> dict[str, Any]:
+    rows = list(measured)
+    clocks = {clock for row in rows for clock in row["clocks"]}
+    largest = [row["max_uncertainty_ms"] for row in rows if row["max_uncertainty_ms"] is not None]
+    return {
+        "clock": clocks.pop() if len(clocks) == 1 else "mixed" if clocks else None,
+        "chunks": sum(row["chunks"] for row in rows),
+        **msgspec.to_builtins(generator),
+        "read_lag_ms": {stat: lags[f"read_lag_ms_{stat}"] for stat in ("p50", "p99")},
+        "schedule_lag_ms": {stat: lags[f"schedule_lag_ms_{stat}"] for stat in ("p50", "p99")},
+        "uncertainty_ms": {"p99": lags["uncertainty_ms_p99"], "max": max(largest, default=None)},
+    }
+
+
+# The figures
+
+
+def _targets(
+    read: _Reader, groups: Sequence[Group], counts: Mapping[Group, Row], capped: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    names = (*RATES, "error_rate", *DISTRIBUTIONS)
+    plain = read.figures(names, metrics.STATS, failures=False)
+    failed = any(row["requests"] > row["ok"] for row in counts.values())
+    with_failures = read.figures(DISTRIBUTIONS, metrics.STATS, failures=True) if failed else plain
+    out: dict[str, Any] = {}
+    for stage, target in groups:
+        group = (stage, target)
+        of_stage = _stage(counts.get(group, {}), plain.get(group, {}), with_failures.get(group, {}))
+        of_stage["saturated"] = capped.get(stage, {}).get(target, 0) > 0
+        out.setdefault(target, {"stages": {}})["stages"][stage] = of_stage
+    return {target: _total(each["stages"]) | each for target, each in out.items()}
+
+
+def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
+    out = {
+        "requests": counts.get("requests", 0),
+        "ok": counts.get("ok", 0),
+        "errors": dict(sorted(counts.get("errors", {}).items())),
+        "error_rate": plain.get("error_rate"),
+        "saturated": False,
+        **{key: plain.get(name) for name, key in RATES.items()},
+        "input_tokens": counts.get("input_tokens"),
+        "output_tokens": counts.get("output_tokens"),
+        "unknown_tokens": counts.get("unknown_tokens", 0),
+    }
+    for name in DISTRIBUTIONS:
+        out[name] = _distribution(name, plain) | {"with_failures": _distribution(name, with_failures)}
+    out["tpot_ms"]["k_assumed"] = counts.get("k_assumed", 0)
+    return out
+
+
+def _distribution(name: str, row: Row) -> dict[str, Any]:
+    labels = [parse_stat(stat).label for stat in metrics.STATS]
+    return _finite({label: row.get(f"{name}_{label}") for label in labels} | {"n": row.get(f"{name}_n", 0)})
+
+
+def _total(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    errors: dict[str, int] = {}
+    for stage in stages.values():
+        for word, count in stage["errors"].items():
+            errors[word] = errors.get(word, 0) + count
+    return {
+        "requests": sum(stage["requests"] for stage in stages.values()),
+        "ok": sum(stage["ok"] for stage in stages.values()),
+        "errors": errors,
+        "input_tokens": _sum(stage["input_tokens"] for stage in stages.values()),
+        "output_tokens": _sum(stage["output_tokens"] for stage in stages.values()),
+    }
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+# The verdicts
+
+
+def _verdicts(
+    read: _Reader, slos: Sequence[Slo], groups: Sequence[Group], counts: Mapping[Group, Row]
+) -> list[Verdict]:
+    if not slos:
+        return []
+    names = list(dict.fromkeys(slo.metric for slo in slos))
+    wanted = list(dict.fromkeys(slo.stat for slo in slos if slo.stat))
+    rows = read.figures(names, wanted, failures=True)
+    windows_s = read.windows_s()
+    out = []
+    for slo in slos:
+        for stage, target in groups:
+            if slo.stage in (None, stage) and slo.target in (None, target):
+                row = rows.get((stage, target), {})
+                requests = counts.get((stage, target), {}).get("requests", 0)
+                evidence = _evidence(read, slo, (stage, target), row, windows_s.get(stage, 0), requests)
+                out.append(verdict.judge(slo, METRICS[slo.metric], target, stage, evidence))
+    return out
+
+
+def _evidence(read: _Reader, slo: Slo, group: Group, row: Row, window_s: float, requests: int) -> verdict.Evidence:
+    metric = METRICS[slo.metric]
+    if metric.kind == "rate":
+        total = row.get(f"{metric.name}_total")
+        if total is None or not window_s:
+            return verdict.no_evidence(_why_null(metric.name))
+        return verdict.rate_evidence(total, row[f"{metric.name}_squares"], window_s, requests)
+    n = row.get(f"{metric.name}_n", 0)
+    if not n:
+        return verdict.no_evidence("No request counts here." if metric.kind == "share" else _why_null(metric.name))
+    if metric.kind == "share":
+        return verdict.share_evidence(row[f"{metric.name}_hits"], n)
+    stat = parse_stat(slo.stat or "")
+    value = row[f"{metric.name}_{stat.label}"]
+    if metric.kind == "pooled":
+        return _pooled(read, slo, group, value, stat.level)
+    if stat.level is None:
+        return verdict.mean_evidence(value, *stats.mean_interval(value, row[f"{metric.name}_sd"], n), n)
+    return _percentile(read, slo, group, value, stat.level, n)
+
+
+def _why_null(metric: str) -> str:
+    return {
+        "goodput": "A figure that `goodput:` limits is unknown for some request, or the plan has no limits.",
+        "output_tokens_per_s": "The endpoint did not say how many tokens some of its answers have.",
+        "itl_ms": "Tokens per chunk are unknown; icl_ms can be judged instead.",
+    }.get(metric, "No request here has this figure.")
+
+
+def _percentile(read: _Reader, slo: Slo, group: Group, value: float, level: float, n: int) -> verdict.Evidence:
+    ranks = stats.quantile_ranks(n, level)
+    levels = [(rank + 0.5) / n if rank is not None else level for rank in ranks]
+    [row] = read.of_group(metrics.order_statistics(slo.metric, levels, slo.limit, ONE_GROUP), group)
+    low, high = (None if rank is None else bound for rank, bound in zip(ranks, row["q"], strict=True))
+    return verdict.percentile_evidence(METRICS[slo.metric], level, value, low, high, row["worse"], n)
+
+
+def _pooled(read: _Reader, slo: Slo, group: Group, value: float, level: float | None) -> verdict.Evidence:
+    """Requests are resampled, not gaps: the gaps of one answer are alike."""
+    metric = METRICS[slo.metric]
+    rows = read.of_group(metrics.blocks(slo.metric, value, slo.limit, ONE_GROUP, BLOCKS), group)
+    requests = sum(row["requests"] for row in rows)
+    if requests < FEWEST_TO_RESAMPLE:
+        note = f"{requests} requests are too few to say how they differ; {FEWEST_TO_RESAMPLE} are needed."
+        few = verdict.mean_evidence(value, None, None, requests)
+        return msgspec.structs.replace(few, note=note, further=lambda _: FEWEST_TO_RESAMPLE - requests)
+    if level is None:
+        low, high = (value, value) if isinf(value) else stats.ratio_interval([(r["total"], r["n"]) for r in rows])
+        return verdict.mean_evidence(value, low, high, requests)
+    below = sum(row["below"] for row in rows) / sum(row["n"] for row in rows)
+    fewest, most = stats.ratio_interval([(row["below"], row["n"]) for row in rows])
+    ends = (level - (most - below), level + (below - fewest))
+    inside = [end if 0 <= end < 1 else level for end in ends]
+    [row] = read.of_group(metrics.order_statistics(slo.metric, inside, slo.limit, ONE_GROUP), group)
+    bounds = [bound if 0 <= end < 1 else None for end, bound in zip(ends, row["q"], strict=True)]
+    worse = stats.ratio_interval([(row["worse"], row["n"]) for row in rows])
+    return verdict.pooled_evidence(
+        value,
+        bounds[0],
+        bounds[1],
+        requests,
+        share_worse=sum(row["worse"] for row in rows) / sum(row["n"] for row in rows),
+        share_half_width=(worse[1] - worse[0]) / 2,
+        allowed=1 - level if metric.better == "lower" else level,
+    )
+
+
+def _slo(judged: Verdict) -> dict[str, Any]:
+    return _finite(msgspec.structs.asdict(judged))
+
+
+def _finite(figures: dict[str, Any]) -> dict[str, Any]:
+    """As it goes into JSON: an infinity becomes null and is named in `infinite`."""
+    infinite = [key for key, value in figures.items() if isinstance(value, float) and isinf(value)]
+    return figures | dict.fromkeys(infinite) | ({"infinite": infinite} if infinite else {})
+
+
+def _iso(instant_ns: int) -> str:
+    return datetime.fromtimestamp(instant_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
