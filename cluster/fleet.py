@@ -16,7 +16,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from loadtest.frames import Setup
 from loadtest.host import Host
-from loadtest.run import RunFailed
+from loadtest.errors import RunFailed
 from loadtest.store import Address
 
 PLACED_WITHIN_S = 60

@@ -11,17 +11,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
+from typer.exceptions import Abort, TyperException
 
 from loadtest import __version__
+from loadtest.errors import UserError
 
 WRONG_CALL, INTERNAL, INTERRUPTED = 2, 4, 130
 
 app = typer.Typer(
     name="loadtest",
     help="Load-test inference endpoints: one plan, every request a span, numbers you can defend.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -42,7 +42,9 @@ PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a YAML
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of one, or 'last'.")]
 StoreOption = Annotated[
     str | None,
-    typer.Option(help="A directory for the embedded store, or clickhouse://user@host:port/database.", show_default=False),
+    typer.Option(
+        help="A directory for the embedded store, or clickhouse://user@host:port/database.", show_default=False
+    ),
 ]
 
 
@@ -56,8 +58,12 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command()
 def run(
     plan: PlanFile,
-    on: Annotated[On, typer.Option(help="Where workers run: child processes here, or Ray (RAY_ADDRESS, or one started here).")] = On.local,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; overrides the plan's fleet.workers.")] = None,
+    on: Annotated[
+        On, typer.Option(help="Where workers run: child processes here, or Ray (RAY_ADDRESS, or one started here).")
+    ] = On.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes; overrides the plan's fleet.workers.")
+    ] = None,
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the results go; runs/<run id> unless given.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No live view; the results only.")] = False,
@@ -68,6 +74,103 @@ def run(
     raise typer.Exit(session.run(plan, make_fleet=_fleet_on(on), workers=workers, store=store, out=out, quiet=quiet))
 
 
+@app.command()
+def report(
+    run: RunId = "last",
+    format: Annotated[
+        Format, typer.Option(help="html: the report file; json: summary.json; csv: a row a target and stage.")
+    ] = Format.html,
+    out: Annotated[Path | None, typer.Option(help="Write into this directory, not to the terminal.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit as the run did: 1 breached, 3 INVALID, 5 undecided.")
+    ] = False,
+    store: StoreOption = None,
+) -> None:
+    """Report on a stored run again."""
+    from loadtest import session
+
+    raise typer.Exit(session.report(run, format.value, out, check, store))
+
+
+@app.command()
+def runs(store: StoreOption = None) -> None:
+    """List the stored runs, newest last."""
+    from loadtest import session
+
+    session.list_runs(store)
+
+
+@app.command()
+def metrics() -> None:
+    """List every metric with its unit and definition."""
+    from loadtest import live
+    from loadtest.metrics import METRICS
+
+    live.catalogue(METRICS.values())
+
+
+@app.command()
+def validate(
+    plan: Annotated[Path | None, typer.Argument(metavar="PLAN", help="The plan to check.", show_default=False)] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of a plan, for editors and CI.")
+    ] = False,
+) -> None:
+    """Check a plan and say what it would send, without sending anything."""
+    import json
+
+    from loadtest import plan as plans
+
+    if schema:
+        print(json.dumps(plans.json_schema(), indent=1))
+    if plan is not None:
+        print(plans.describe(plans.load(plan)))
+    elif not schema:
+        raise typer.BadParameter("name a plan, or ask for --schema")
+
+
+@app.command()
+def simulate(
+    profile: Annotated[
+        str, typer.Option(help="fast, slow, flaky or another preset, or a YAML file with a profile.")
+    ] = "fast",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+) -> None:
+    """Serve a simulated OpenAI-compatible endpoint, with batching, queues and faults."""
+    from loadtest import simulator
+
+    simulator.serve(simulator.load_profile(profile), host=host, port=port)
+
+
+store_app = typer.Typer(help="The store of spans: where it is, what it holds.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+
+@store_app.command("status")
+def store_status(store: StoreOption = None) -> None:
+    """Say where the store is, how large, and how to reach it."""
+    from loadtest import session
+
+    session.store_status(store)
+
+
+@store_app.command("query")
+def store_query(sql: Annotated[str, typer.Argument(metavar="SQL")], store: StoreOption = None) -> None:
+    """Run one SQL query and print its rows as JSON lines."""
+    from loadtest import session
+
+    session.store_query(sql, store)
+
+
+@store_app.command("serve")
+def store_serve(store: StoreOption = None) -> None:
+    """Keep the embedded store up until Ctrl-C, so that other programs can query it."""
+    from loadtest import session
+
+    session.store_serve(store)
+
+
 def _fleet_on(on: On) -> Any:
     """Ray is imported only where it is asked for."""
     if on == On.ray:
@@ -76,4 +179,30 @@ def _fleet_on(on: On) -> Any:
         return RayFleet
     from loadtest.run import LocalFleet
 
-    return LocalFleet.open
+    return LocalFleet
+
+
+def main() -> None:
+    """The entry point: whatever goes wrong ends in a sentence and the right exit status."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    try:
+        return int(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+    except TyperException as e:
+        print(f"loadtest: {e.format_message()}", file=sys.stderr)
+        return WRONG_CALL
+    except (KeyboardInterrupt, Abort):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as e:
+        print(f"loadtest: {e}", file=sys.stderr)
+        return WRONG_CALL
+    except Exception as e:
+        print(f"loadtest: internal error: {type(e).__name__}: {e}", file=sys.stderr)
+        if os.environ.get("LOADTEST_DEBUG"):
+            traceback.print_exc()
+        else:
+            print("LOADTEST_DEBUG=1 shows where", file=sys.stderr)
+        return INTERNAL

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct, field
 
+from loadtest.errors import RunFailed
 from loadtest.frames import Setup, StageCount
 from loadtest.host import Host, Status
 from loadtest.store import Address
@@ -88,9 +89,6 @@ class Snapshot(Struct):
 
 View = Callable[[Snapshot], None]
 
-
-class RunFailed(Exception):
-    """The run could not start or go on; the text is for the user."""
 
 
 def new_run_id() -> str:

@@ -1,0 +1,25 @@
+"""Every exception that a user may see, in one tree. Its text says what is wrong, where, and what to write instead.
+
+    UserError
+    ├── PlanError    the plan, a dataset or a key is wrong
+    ├── StoreError   the store cannot be reached, opened or written
+    └── RunFailed    the workers could not be started or placed
+
+Whatever else is raised is a fault of ours: exit status 4.
+"""
+
+
+class UserError(Exception):
+    """Something the user can put right."""
+
+
+class PlanError(UserError, ValueError):
+    """Several problems stand on lines of their own."""
+
+
+class StoreError(UserError):
+    pass
+
+
+class RunFailed(UserError):
+    pass
