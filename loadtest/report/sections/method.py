@@ -1,0 +1,125 @@
+"""How it was measured: definitions with their SQL, the plan as run, the generator's own health, how to run it again."""
+
+from loadtest.report.markup import Html, h, text
+from loadtest.report.model import Report
+from loadtest.report.sections.opening import when
+from loadtest.report.words import NOT_KNOWN, count, metric_title, seconds, sig3
+from loadtest.types import Metric
+
+TRACES = {
+    "off": "off: requests carried no trace context",
+    "unsampled": "unsampled: requests carried a trace id that asks nobody to record",
+    "sampled": "sampled: requests asked the endpoint to record each of them, which costs it time",
+}
+CLOCKS = {
+    "kernel": "kernel: an answer's time is when its bytes reached this machine",
+    None: "not known",
+    "user": "user space: an answer's time is when the generator read it, which is later under load",
+    "mixed": "mixed: some answers were stamped by the kernel, others when they were read",
+}
+
+
+def method(report: Report) -> Html:
+    return h(
+        "section",
+        h("h2", "How was it measured?"),
+        h(
+            "div",
+            _group("This run", _run_facts(report)),
+            _group("The load generator's own health", _health(report)),
+            class_="columns",
+        ),
+        _definitions(report.metrics),
+        h("details", h("summary", "The plan as run"), h("pre", h("code", report.plan_yaml)))
+        if report.plan_yaml
+        else None,
+        id="method",
+    )
+
+
+def _group(title: str, facts: list[tuple[str, Html | str]]) -> Html:
+    return h("div", h("h3", title), h("dl", [(h("dt", name), h("dd", value)) for name, value in facts], class_="facts"))
+
+
+def _run_facts(report: Report) -> list[tuple[str, Html | str]]:
+    summary, plan = report.summary, report.plan
+    facts: list[tuple[str, Html | str]] = [
+        ("Run", h("code", summary.run)),
+        ("Time", when(summary)),
+        ("Nonce", h("code", summary.nonce or NOT_KNOWN)),
+    ]
+    if plan:
+        facts += [("Seed", h("code", str(plan.seed))), ("Trace flag", TRACES.get(plan.trace, plan.trace))]
+        facts += [
+            (f"Target {t.name}", h("code", " ".join(filter(None, (t.dialect, t.url, t.model))))) for t in plan.targets
+        ]
+    facts.append(("Made with", ", ".join(f"{name} {value}" for name, value in report.environment.items()) or NOT_KNOWN))
+    again = "loadtest run plan.yaml"
+    facts.append(
+        (
+            "Run it again",
+            h(
+                "span",
+                h("code", again),
+                " with the plan below; the same seed and nonce send the same requests at the same times",
+            ),
+        )
+    )
+    facts.append(("See the rows", h("code", f"SELECT * FROM requests WHERE run = '{summary.run}'")))
+    return facts
+
+
+def _health(report: Report) -> list[tuple[str, Html | str]]:
+    own = report.summary.generator
+    return [
+        ("Clock", CLOCKS.get(own.clock, own.clock or NOT_KNOWN)),
+        ("Schedule lag", f"p50 {_ms(own.schedule_lag_ms.p50)}, p99 {_ms(own.schedule_lag_ms.p99)}: from due to begun"),
+        ("Read lag", f"p50 {_ms(own.read_lag_ms.p50)}, p99 {_ms(own.read_lag_ms.p99)}: from arrived to read"),
+        ("Stamp uncertainty", f"p99 {_ms(own.uncertainty_ms.p99)}, largest {_ms(own.uncertainty_ms.max)}"),
+        ("Workers", _workers(report)),
+        ("CPU", f"workers {_s(own.cpu_s)}, their hosts {_s(own.host_cpu_s)}, for {count(own.chunks)} chunks"),
+    ]
+
+
+def _workers(report: Report) -> Html:
+    own = report.summary.generator
+    words = f"{count(own.workers)}, started within {_ms(own.start_spread_ms)} of each other"
+    words += f", {own.workers_restarted} restarted" if own.workers_restarted else ""
+    words += f", {own.workers_lost} lost" if own.workers_lost else ""
+    each = [
+        h(
+            "li",
+            f"worker {w.worker}: CPU {seconds(w.cpu_s)}, memory {w.peak_rss_bytes / 2**20:,.0f} MiB at most",
+            [h("div", p) for p in w.problems],
+        )
+        for w in report.workers
+    ]
+    return text(words, h("ul", each, class_="small plain") if each else None)
+
+
+def _ms(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{sig3(value)} ms"
+
+
+def _s(value: float | None) -> str:
+    return NOT_KNOWN if value is None else seconds(value)
+
+
+def _definitions(metrics: list[Metric]) -> Html | None:
+    if not metrics:
+        return None
+    return h(
+        "details",
+        h("summary", "Definitions: what each metric means, and its SQL"),
+        h("div", [_definition(metric) for metric in metrics], class_="definitions"),
+    )
+
+
+def _definition(metric: Metric) -> Html:
+    unit = "share" if metric.unit == "1" else metric.unit
+    return h(
+        "div",
+        h("h4", metric_title(metric.name), " ", h("code", metric.name), h("span", f" {unit}", class_="muted")),
+        h("p", metric.doc),
+        h("pre", h("code", metric.sql)),
+    )

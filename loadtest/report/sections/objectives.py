@@ -1,0 +1,105 @@
+"""The SLOs: value, interval, limit, and what follows, in word and shape."""
+
+import math
+
+from loadtest.report.headline import limit, measured
+from loadtest.report.marks import css_class, named, outcome
+from loadtest.report.markup import Html, h, text
+from loadtest.report.model import Report, SloRow
+from loadtest.report.words import NOT_KNOWN, metric_title, plural
+
+WIDTH, HEIGHT = 150.0, 18.0
+
+
+def objectives(report: Report) -> Html:
+    title = h("h2", "Were the objectives met?")
+    rows = report.summary.slos
+    if not rows:
+        words = "The plan sets no objective, so nothing is judged. Name a limit under `slos:` and the next report will."
+        return h("section", title, h("div", words, class_="empty"), id="objectives")
+    order = {name: index for index, name in enumerate(report.summary.targets)}
+    head = ("Objective", "Target", "Stage", "Limit", "Value", "95% interval", "", "Outcome")
+    aligned = {"Objective": "left", "Target": "left", "Stage": "left", "Outcome": "left"}
+    body = [_row(row, order.get(row.target, 0), report.summary.validity.valid) for row in rows]
+    table = h(
+        "table",
+        h("thead", h("tr", [h("th", word, scope="col", class_=aligned.get(word)) for word in head])),
+        h("tbody", body),
+        class_="full slos",
+    )
+    return h("section", title, h("p", LEAD, class_="lead"), h("div", table, class_="scroll"), id="objectives")
+
+
+LEAD = (
+    "An objective is met when the whole 95% interval of its figure keeps the limit, breached when the whole interval is"
+    " beyond it, and undecided in between. A failed request counts as infinitely slow. Intervals hold for this stage of"
+    " this run: requests under load are not independent, so they do not bound another day."
+)
+
+
+def _row(row: SloRow, index: int, valid: bool) -> Html:
+    return h(
+        "tr",
+        h("th", metric_title(row.metric), f" {row.stat}" if row.stat else None, scope="row"),
+        h("td", named(index, row.target), class_="left"),
+        h("td", row.stage, class_="left"),
+        h("td", limit(row)),
+        h("td", measured(row, row.value)),
+        h("td", interval(row), class_="small"),
+        h("td", picture(row)),
+        h("td", _outcome(row, valid), class_="left outcome-cell"),
+    )
+
+
+def interval(row: SloRow) -> str:
+    """`741 to 962 ms`; an end that the sample cannot bound is a dash."""
+    if row.low is None and row.high is None:
+        return NOT_KNOWN
+    low, high = measured(row, row.low), measured(row, row.high)
+    number, _, unit = high.partition(" ")
+    return f"{low.removesuffix(f' {unit}') if unit else low} to {number}{f' {unit}' if unit else ''}"
+
+
+def _outcome(row: SloRow, valid: bool) -> Html:
+    if not valid:
+        return outcome("none", f"{row.outcome}, but the run is INVALID")
+    if row.outcome == "undecided":
+        more = f"about {plural(row.more_requests, 'more request')} would decide" if row.more_requests else row.advice
+        return text(outcome("undecided"), h("div", more, class_="small") if more else None)
+    return outcome(row.outcome)
+
+
+def picture(row: SloRow) -> Html | None:
+    """The interval as a bar, the value as a dot, the limit as an upright line; from 0, and cut off at the right."""
+    if row.value is None:
+        return None
+    finite = [x for x in (row.limit, row.value, row.high, row.low) if x is not None and math.isfinite(x)]
+    top = max(finite) * 1.12 or 1.0
+    middle = HEIGHT / 2
+    low, high = (
+        _x(x, top)
+        for x in (row.low if row.low is not None else row.value, row.high if row.high is not None else row.value)
+    )
+    limit_x = _x(row.limit, top)
+    return h(
+        "svg",
+        h("line", x1="0", x2=f"{WIDTH:g}", y1=f"{middle:g}", y2=f"{middle:g}", class_="axis"),
+        h(
+            "line",
+            x1=f"{low:.1f}",
+            x2=f"{max(high, low + 0.1):.1f}",
+            y1=f"{middle:g}",
+            y2=f"{middle:g}",
+            class_="range",
+        ),
+        h("line", x1=f"{limit_x:.1f}", x2=f"{limit_x:.1f}", y1="3", y2=f"{HEIGHT - 3:g}", class_="limit"),
+        h("circle", cx=f"{_x(row.value, top):.1f}", cy=f"{middle:g}", r="3.5", class_="value"),
+        class_=f"interval {css_class(row.outcome)}",
+        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
+        role="img",
+        aria_label=f"value {measured(row, row.value)}, limit {limit(row)}",
+    )
+
+
+def _x(value: float, top: float) -> float:
+    return 4 + (WIDTH - 8) * min(value / top, 1.0) if math.isfinite(value) else WIDTH - 4

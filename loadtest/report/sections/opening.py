@@ -1,0 +1,83 @@
+"""The verdict as a sentence, where each target stands, and whether the run counts."""
+
+from loadtest.report.headline import headline, objectives_of, reasons, standing, state_of
+from loadtest.report.marks import icon, named, outcome
+from loadtest.report.markup import Html, h
+from loadtest.report.model import Report, Summary
+from loadtest.report.words import count, percent, sig3
+
+
+def opening(report: Report) -> Html:
+    summary = report.summary
+    verdict = headline(summary)
+    return h(
+        "header",
+        h("p", f"{summary.plan} · {when(summary)} · run {summary.run}", class_="eyebrow"),
+        h("h1", icon(verdict.state), verdict.sentence),
+        _standings(summary),
+        _validity(summary),
+        class_="opening",
+        id="verdict",
+    )
+
+
+def when(summary: Summary) -> str:
+    """`2026-11-03 14:02:11 to 14:05:40 UTC`; the date again where it differs."""
+    start, end = (_clock(at) for at in (summary.started_at, summary.ended_at))
+    if start[:10] == end[:10]:
+        end = end[11:]
+    return f"{start} to {end} UTC"
+
+
+def _clock(instant: str) -> str:
+    return instant[:19].replace("T", " ")
+
+
+def _standings(summary: Summary) -> Html | None:
+    items = []
+    for index, (name, figures) in enumerate(summary.targets.items()):
+        rows = objectives_of(summary, name)
+        judged = outcome(state_of(rows), standing(rows)) if rows and summary.validity.valid else None
+        failed = figures.requests - figures.ok
+        share = percent(failed / figures.requests) if figures.requests else "–"
+        detail = f"{count(figures.requests)} requests, {share} failed"
+        items.append(h("li", h("span", named(index, name), class_="name"), judged, h("span", detail, class_="muted")))
+    return h("ul", items, class_="standing") if items else None
+
+
+def _validity(summary: Summary) -> Html:
+    if not summary.validity.valid:
+        found = [
+            h("li", h("strong", sentence(reason)), h("p", sentence(advice)) if advice else None)
+            for reason, advice in reasons(summary.validity)
+        ]
+        return h(
+            "div",
+            outcome("invalid"),
+            "The figures below are kept for diagnosis; they say nothing about the targets. What to change:",
+            h("ul", found),
+            class_="validity invalid-box",
+        )
+    return h("div", outcome("met", "VALID"), _clean(summary), class_="validity")
+
+
+def _clean(summary: Summary) -> str:
+    own = summary.generator
+    lag = f"99% of requests left within {sig3(own.schedule_lag_ms.p99)} ms of being due" if _has_lag(summary) else ""
+    clock = "answers were stamped by the kernel" if own.clock == "kernel" else "answers were stamped in user space"
+    stamps = (
+        clock
+        if own.uncertainty_ms.p99 is None
+        else f"{clock}, 99% of them surely within {sig3(own.uncertainty_ms.p99)} ms"
+    )
+    parts = [part for part in (lag, stamps) if part]
+    return f"The load generator did not limit the run. {sentence('; '.join(parts))}"
+
+
+def _has_lag(summary: Summary) -> bool:
+    return summary.generator.schedule_lag_ms.p99 is not None
+
+
+def sentence(words: str) -> str:
+    """With a capital and a full stop."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) or not words else ".")

@@ -1,0 +1,208 @@
+"""The targets side by side: one table a measured stage, a column a target, a row a figure."""
+
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from loadtest.report.marks import COLORS, named
+from loadtest.report.markup import Html, h, text
+from loadtest.report.model import PERCENTILES, Report, StageFigures, Stat
+from loadtest.report.words import NOT_KNOWN, count, percent, quantity, sig3
+from loadtest.stats import share_interval
+from loadtest.types import FAULT_OF, Price, Target
+
+LATENCIES = (
+    ("ttft_ms", "Time to first token"),
+    ("itl_ms", "Inter-token latency"),
+    ("icl_ms", "Inter-chunk latency"),
+    ("e2e_ms", "End-to-end latency"),
+)
+
+
+class Column(Struct, frozen=True):
+    index: int
+    name: str
+    figures: StageFigures
+    target: Target | None
+
+
+class Cell(Struct, frozen=True):
+    """A figure over the successes and, where it differs in kind, the same with failures as +infinity."""
+
+    shown: Html | str
+    beside: str | None = None
+    bar: float | None = None  # the value's share of the largest in its group
+    index: int = 0  # the target's
+
+
+class Row(Struct, frozen=True):
+    group: str  # the name that opens a group; empty: the row goes on in the one above
+    label: str
+    cells: list[Cell]
+
+
+def targets(report: Report) -> Html:
+    tables = [_stage(stage, columns) for stage, columns in stages(report)]
+    empty = h("div", "No measured stage was reached: there is nothing to compare.", class_="empty")
+    return h("section", h("h2", "How did the targets do, side by side?"), _lead(report), tables or empty, id="targets")
+
+
+def stages(report: Report) -> Iterator[tuple[str, list[Column]]]:
+    """Each measured stage with the targets' figures in it, in the order of the run."""
+    order = list(dict.fromkeys(stage for t in report.summary.targets.values() for stage in t.stages))
+    known = {target.name: target for target in (report.plan.targets if report.plan else [])}
+    for stage in order:
+        yield (
+            stage,
+            [
+                Column(index, name, figures.stages[stage], known.get(name))
+                for index, (name, figures) in enumerate(report.summary.targets.items())
+                if stage in figures.stages
+            ],
+        )
+
+
+def _lead(report: Report) -> Html:
+    words = "Latencies are over the requests that succeeded."
+    if any(t.ok < t.requests for t in report.summary.targets.values()):
+        words += " Beside them stands the same percentile with every failed request counted as infinitely slow."
+        words += " Objectives are judged by that one."
+    return h("p", words, class_="lead")
+
+
+def _stage(stage: str, columns: list[Column]) -> Html:
+    beside = any(column.figures.ok < column.figures.requests for column in columns)
+    rows = [row for row in _rows(columns) if any(cell.shown != NOT_KNOWN for cell in row.cells)]
+    return text(
+        h("h3", f"Stage {stage}"),
+        h("div", h("table", _head(columns, beside), _body(rows, beside), class_="full compare"), class_="scroll"),
+    )
+
+
+def _head(columns: list[Column], beside: bool) -> Html:
+    span = 2 if beside else None
+    names = h("tr", h("th"), [h("th", named(c.index, c.name), colspan=span, scope="colgroup") for c in columns])
+    if not beside:
+        return h("thead", names)
+    words = [h("th", word, scope="col") for _ in columns for word in ("successes", "with failures")]
+    return h("thead", names, h("tr", h("th"), words, class_="subhead"))
+
+
+def _body(rows: list[Row], beside: bool) -> Html:
+    return h(
+        "tbody",
+        [
+            _tr(row, beside, position == len(rows) - 1 or bool(rows[position + 1].group))
+            for position, row in enumerate(rows)
+        ],
+    )
+
+
+def _tr(row: Row, beside: bool, last: bool) -> Html:
+    label = h(
+        "th",
+        h("b", row.group) if row.group else None,
+        " " if row.group else None,
+        h("span", row.label),
+        scope="row",
+        class_="metric",
+    )
+    kinds = " ".join(word for word, on in (("group", row.group), ("last", last)) if on)
+    return h("tr", label, [_td(cell, beside) for cell in row.cells], class_=kinds or None)
+
+
+def _td(cell: Cell, beside: bool) -> Html:
+    if beside and cell.beside is not None:
+        return text(
+            h("td", _bar(cell.bar, cell.index), cell.shown),
+            h("td", cell.beside, class_="beside infinite" if cell.beside == "∞" else "beside"),
+        )
+    return h("td", _bar(cell.bar, cell.index), cell.shown, colspan=2 if beside else None)
+
+
+def _bar(share: float | None, index: int) -> Html | None:
+    """From 0 to the largest value of the group, over all targets."""
+    if share is None:
+        return None
+    track = h("rect", width="100", height="4", class_="track")
+    value = h("rect", width=f"{max(100 * share, 1):.1f}", height="4", fill="currentColor")
+    return h("svg", track, value, viewBox="0 0 100 4", class_=f"length c{index % COLORS}", aria_hidden="true")
+
+
+def _rows(columns: list[Column]) -> Iterator[Row]:
+    yield _plain("Requests", "", columns, lambda c: count(c.figures.requests))
+    yield _plain("Errors", "", columns, _errors)
+    for metric, title in LATENCIES:
+        if metric == "icl_ms" and any(c.figures.itl_ms.n for c in columns):
+            continue
+        yield from _latency(metric, title, columns)
+    yield _plain("Throughput", "requests", columns, lambda c: quantity(c.figures.requests_per_s, "1/s"))
+    yield _plain("", "output tokens", columns, lambda c: quantity(c.figures.output_tokens_per_s, "1/s"))
+    yield _plain("", "goodput", columns, lambda c: quantity(c.figures.goodput_per_s, "1/s"))
+    yield _plain("Tokens", "input", columns, lambda c: count(c.figures.input_tokens))
+    yield _plain("", "output", columns, lambda c: count(c.figures.output_tokens))
+    yield _plain("Cost", "", columns, _cost)
+    yield _plain("", "per 1,000 successes", columns, _unit_cost)
+
+
+def _plain(group: str, label: str, columns: list[Column], shown: Callable[[Column], Html | str]) -> Row:
+    return Row(group, label, [Cell(shown(column)) for column in columns])
+
+
+def _latency(metric: str, title: str, columns: list[Column]) -> Iterator[Row]:
+    stats: list[Stat] = [getattr(column.figures, metric) for column in columns]
+    if not any(stat.n for stat in stats):
+        return
+    largest = max((value for stat in stats for p in PERCENTILES if (value := getattr(stat, p))), default=0.0)
+    for position, p in enumerate(PERCENTILES):
+        cells = [_latency_cell(column, metric, p, largest) for column in columns]
+        yield Row(title if position == 0 else "", p, cells)
+
+
+def _latency_cell(column: Column, metric: str, p: str, largest: float) -> Cell:
+    stat: Stat = getattr(column.figures, metric)
+    value: float | None = getattr(stat, p)
+    if value is None:
+        return Cell("no success" if column.figures.ok == 0 else NOT_KNOWN, _with_failures(column.figures, metric, p))
+    bar = value / largest if largest else None
+    return Cell(f"{sig3(value)} ms", _with_failures(column.figures, metric, p), bar, column.index)
+
+
+def _with_failures(figures: StageFigures, metric: str, p: str) -> str | None:
+    """The percentile with failures as +infinity."""
+    stat: Stat = getattr(figures, metric)
+    if stat.with_failures is None:
+        return None
+    return quantity(getattr(stat.with_failures, p), "ms")
+
+
+def _errors(column: Column) -> Html | str:
+    figures = column.figures
+    failed = sum(figures.errors.values())
+    if figures.error_rate is None:
+        return NOT_KNOWN
+    ours = sum(n for word, n in figures.errors.items() if FAULT_OF.get(word) in ("client", "generator"))
+    low, high = share_interval(failed - ours, figures.requests - ours)
+    note = f"{count(failed - ours)} of {count(figures.requests - ours)}, {percent(low)} to {percent(high)}"
+    return text(percent(figures.error_rate), h("div", note, class_="small"))
+
+
+def cost(figures: StageFigures, price: Price) -> float | None:
+    """What the provider charges for the stage; None where its tokens are not known."""
+    if figures.input_tokens is None or figures.output_tokens is None:
+        return None
+    return (figures.input_tokens * price.input_per_million + figures.output_tokens * price.output_per_million) / 1e6
+
+
+def _cost(column: Column) -> str:
+    if column.target is None or column.target.price is None:
+        return NOT_KNOWN
+    value = cost(column.figures, column.target.price)
+    return NOT_KNOWN if value is None else f"{value:,.2f} {column.target.price.currency}"
+
+
+def _unit_cost(column: Column) -> str:
+    if column.target is None or column.target.price is None or not column.figures.ok:
+        return NOT_KNOWN
+    value = cost(column.figures, column.target.price)
+    return NOT_KNOWN if value is None else f"{sig3(1000 * value / column.figures.ok)} {column.target.price.currency}"
