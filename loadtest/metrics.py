@@ -5,12 +5,13 @@ own, so they cannot disagree. `Metric.sql` is always an expression over one row 
 store/schema/002_requests.sql); what it yields, and what is then done with it, follows from `Metric.kind`:
 
     request   a nullable number: one value a request. Asked for with a stat (p99, mean)
-    pooled    an array of numbers: many values a request, pooled over requests. Asked for with a stat
+    pooled    an array of numbers: many values a request, pooled over requests. Asked for with a stat. `Metric.count` is
+              how many they are without making them, and 0 where they are not known, whatever the array says
     share     a nullable 0 or 1: the share of ones among the rows that are not null
     rate      an array of amounts, beside `Metric.at`, an array of the instants they happened at: the amounts within a
               window, over the window. NaN is an amount that is not known, and makes the rate null
 
-A rate may also use the columns `start_ns`, `end_ns` and `goodput` of the request's row in `stages`.
+A rate may also use `start_ns`, `end_ns` and `goodput_limits` of the request's row in `stages`.
 
 Rules that hold for all of them:
 
@@ -26,7 +27,9 @@ Rules that hold for all of them:
 - A series is bucketed by the time of sending, a rate by the instants of its amounts.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from loadtest.stats import Stat, parse_stat
 from loadtest.types import TOKEN_KINDS, Metric
@@ -38,15 +41,15 @@ OK = "fault = ''"
 FAILED = "fault IN ('endpoint', 'network')"
 _KINDS = f"({', '.join(str(int(kind)) for kind in TOKEN_KINDS)})"
 _TOKEN_OFFSETS = f"arrayFilter((t, k) -> k IN {_KINDS}, chunk_offset_ns, chunk_kind)"
-_TOKEN_COUNTS = (
-    f"if(empty(chunk_tokens), arrayWithConstant(token_chunks, 1), "
-    f"arrayFilter((n, k) -> k IN {_KINDS}, chunk_tokens, chunk_kind))"
-)
-_GAPS = f"if(streamed, arrayMap(t -> t / 1e6, arrayPopFront(arrayDifference({_TOKEN_OFFSETS}))), [])"
+_GAPS = f"arrayMap(t -> t / 1e6, arrayPopFront(arrayDifference({_TOKEN_OFFSETS})))"
+_TOKEN_COUNTS = f"arrayFilter((n, k) -> k IN {_KINDS}, chunk_tokens, chunk_kind)"
 _TOKEN_GAPS = (
-    f"multiIf(NOT tokens_known, [], empty(chunk_tokens), {_GAPS}, "
-    f"arrayFlatten(arrayMap((gap, n) -> arrayWithConstant(n, gap / n), {_GAPS}, "
-    f"if(streamed, arrayPopFront({_TOKEN_COUNTS}), []))))"
+    f"if(token_source = 'usage_matched', {_GAPS}, arrayFlatten(arrayMap((gap, n) -> arrayWithConstant(n, gap / n), "
+    f"{_GAPS}, if(tokens_known, arrayPopFront({_TOKEN_COUNTS}), arrayWithConstant(greatest(token_chunks, 1) - 1, 0)))))"
+)
+_TOKEN_GAPS_COUNT = (
+    "multiIf(NOT tokens_known OR token_chunks = 0, 0, token_source = 'usage_matched', toInt64(token_chunks) - 1, "
+    f"toInt64(arraySum((n, k) -> if(k IN {_KINDS}, n, 0), chunk_tokens, chunk_kind)) - first_chunk_tokens)"
 )
 _TPOT = (
     "if(streamed_tokens > first_chunk_tokens, "
@@ -55,14 +58,15 @@ _TPOT = (
 _TTFT = "first_token_ns / 1e6"
 _E2E = "(done_ns - sent_ns) / 1e6"
 _TOKEN_AMOUNTS = (
-    f"multiIf(tokens_known AND token_chunks > 0, arrayMap(n -> toFloat64(n), {_TOKEN_COUNTS}), "
+    "multiIf(token_source = 'usage_matched', arrayWithConstant(token_chunks, 1.), "
+    f"tokens_known, arrayMap(n -> toFloat64(n), {_TOKEN_COUNTS}), "
     "streamed_tokens IS NOT NULL, "
     "arrayWithConstant(greatest(token_chunks, 1), "
     "toFloat64(assumeNotNull(streamed_tokens)) / greatest(token_chunks, 1)), "
     f"{OK}, arrayWithConstant(greatest(token_chunks, 1), nan), [])"
 )
 _TOKEN_INSTANTS = (
-    f"multiIf(token_chunks > 0 AND (tokens_known OR streamed_tokens IS NOT NULL OR {OK}), "
+    f"multiIf(tokens_known OR token_chunks > 0 AND (streamed_tokens IS NOT NULL OR {OK}), "
     f"arrayMap(t -> assumeNotNull(sent_ns) + t, {_TOKEN_OFFSETS}), "
     f"streamed_tokens IS NOT NULL OR {OK}, [done_ns], [])"
 )
@@ -73,13 +77,13 @@ GOODPUT_LIMITS = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "due_ttft_ms", "due
 
 def _goodput(metrics: Iterable[Metric]) -> str:
     """1 where a success met every limit, 0 where it or the request failed, NaN where a needed figure is unknown."""
-    met = " AND ".join(f"(NOT mapContains(goodput, '{m.name}') OR {_within(m)})" for m in metrics)
-    return f"[multiIf(empty(goodput), nan, NOT ({OK}), 0., ifNull(toFloat64({met}), nan))]"
+    met = " AND ".join(f"(NOT mapContains(goodput_limits, '{m.name}') OR {_within(m)})" for m in metrics)
+    return f"[multiIf(empty(goodput_limits), nan, NOT ({OK}), 0., ifNull(toFloat64({met}), nan))]"
 
 
 def _within(metric: Metric) -> str:
     compared = "<=" if metric.better == "lower" else ">="
-    within = f"{metric.sql} {compared} goodput['{metric.name}']"
+    within = f"{metric.sql} {compared} goodput_limits['{metric.name}']"
     if metric.name in ("tpot_ms", "output_speed"):  # one token or one chunk of them: there is no pace to be too slow
         return f"(streamed_tokens <= first_chunk_tokens OR {within})"
     return within
@@ -113,6 +117,7 @@ _REQUEST_METRICS = (
         kind="pooled",
         better="lower",
         sql=_GAPS,
+        count="toInt64(greatest(token_chunks, 1)) - 1",
         applies="streamed",
         doc="Inter-chunk latency: the gaps between consecutive token chunks, pooled over requests.",
     ),
@@ -122,6 +127,7 @@ _REQUEST_METRICS = (
         kind="pooled",
         better="lower",
         sql=_TOKEN_GAPS,
+        count=_TOKEN_GAPS_COUNT,
         applies="streamed",
         doc="Inter-token latency: each gap between token chunks divided by the tokens of the chunk that ended it, "
         "once for each of those tokens, pooled over requests. None where tokens per chunk are unknown: icl_ms stands "
@@ -298,10 +304,11 @@ def figures(
     """
     metrics = [METRICS[name] for name in names]
     _refuse_mixing(metrics, by)
-    columns: dict[str, str] = {}
-    for metric in metrics:
-        columns |= _aggregates(metric, [parse_stat(stat) for stat in stats], _Rows(where, by), failures)
-    return _select(columns, _source(metrics), where, by)
+    parsed = [parse_stat(stat) for stat in stats]
+    parts = [_aggregates(metric, parsed, _Rows(where, by), failures) for metric in metrics]
+    columns = {name: sql for part in parts for name, sql in part.columns.items()}
+    named = {name: sql for part in parts for name, sql in part.named.items()}
+    return _select(_Columns(columns, named), _source(metrics), where, by)
 
 
 def series(
@@ -328,11 +335,9 @@ def series(
         keys = (t_ns, *by)
         columns = _aggregates(metric, [parse_stat(stat) for stat in stats], _Rows(where, keys), failures)
         return _select(columns, _source([metric]), where, keys)
-    total = "sum(amount)"
-    columns = {
-        name: f"if(isNaN({total}), NULL, {total} / {step_ns / 1e9!r})",
-        f"{name}_total": f"if(isNaN({total}), NULL, {total})",
-    }
+    columns = _Columns(
+        {name: f"{name}_total / {step_ns / 1e9!r}", f"{name}_total": "if(isNaN(sum(amount)), NULL, sum(amount))"}
+    )
     source = f"{_source([metric])} ARRAY JOIN {metric.sql} AS amount, {metric.at} AS at_ns"
     return _select(columns, source, where, (t_ns, *by))
 
@@ -344,7 +349,7 @@ def rows(names: Sequence[str], where: str, *, failures: bool = False) -> str:
     """
     metrics = [METRICS[name] for name in names]
     who = ("run", "stage", "target", "seq", "attempt", "trace_id", "ts", "error", "fault")
-    values = {m.name: _amount(m) if m.kind == "rate" else value(m, failures=failures) for m in metrics}
+    values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m, failures) for m in metrics}
     return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics)} WHERE {where} ORDER BY ts"
 
 
@@ -356,11 +361,12 @@ def order_statistics(name: str, levels: Sequence[float], limit: float, where: st
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
-    of = value(metric, failures=True, group=_Rows(where, by))
-    pooled = metric.kind == "pooled"
-    worse = f"sum({_count_worse(metric, of, limit)})" if pooled else f"countIf({_worse(metric, of, limit)})"
-    quantiles = f"quantilesExact{'Array' if pooled else ''}({', '.join(map(repr, levels))})({of})"
-    return _select({"q": quantiles, "worse": worse}, "requests", where, by)
+    of = _values(metric, failures=True, group=_Rows(where, by))
+    if metric.kind == "pooled":
+        worse = f"sumIf({_count_worse(metric, of, limit)}, {of.condition})"
+    else:
+        worse = f"countIf({of.condition} AND {_worse(metric, of.sql, limit)})"
+    return _select(_Columns({"q": _quantiles(metric, of, levels), "worse": worse}), "requests", where, by)
 
 
 def blocks(name: str, at: float, limit: float, where: str, count: int) -> str:
@@ -370,15 +376,15 @@ def blocks(name: str, at: float, limit: float, where: str, count: int) -> str:
     how many `worse` than `limit`. The deal is by trace id, a hash of the identity: random, yet always the same.
     """
     metric = METRICS[name]
-    of = value(metric, failures=True, group=_Rows(where, BY))
+    of = _values(metric, failures=True, group=_Rows(where, BY))
     columns = {
-        "requests": f"countIf(notEmpty({of}))",
-        "n": f"sum(length({of}))",
-        "total": f"sum(arraySum({of}))",
-        "below": f"sum(arrayCount(v -> v < {at!r}, {of}))",
-        "worse": f"sum({_count_worse(metric, of, limit)})",
+        "requests": f"countIf({of.condition})",
+        "n": f"sumIf({of.size}, {of.condition})",
+        "total": f"sumArrayIf({of.sql}, {of.condition})",
+        "below": f"sumIf(arrayCount(v -> v < {at!r}, {of.sql}), {of.condition})",
+        "worse": f"sumIf({_count_worse(metric, of, limit)}, {of.condition})",
     }
-    return _select(columns, "requests", where, (f"cityHash64(trace_id) % {count} AS block",))
+    return _select(_Columns(columns), "requests", where, (f"cityHash64(trace_id) % {count} AS block",))
 
 
 class _Rows:
@@ -393,77 +399,119 @@ class _Rows:
         return f"toString(({', '.join([*(_unaliased(key) for key in self.by), '0'])}))"
 
 
-def value(metric: Metric, *, failures: bool, group: _Rows | None = None) -> str:
-    """One row's value: null (an empty array) where the row is not in the population.
+_NONE = _Rows("", ())
 
-    `group` is needed for a pooled metric with failures, to know how often a failed request counts.
-    """
-    pooled = metric.kind == "pooled"
-    if metric.population == "requests" or metric.kind == "share":
-        return metric.sql
+
+class _Values(NamedTuple):
+    """What a figure is taken of: `sql` of the rows that meet `condition`, where it makes `size` values."""
+
+    sql: str
+    condition: str
+    size: str
+
+
+def _values(metric: Metric, failures: bool, group: _Rows) -> _Values:
+    if metric.population == "requests":
+        return _Values(metric.sql, "true", "1")
+    known = f"{metric.count} > 0" if metric.kind == "pooled" else "true"
+    applies = f" AND {metric.applies}" if metric.applies else ""
     if not failures:
-        return f"if({OK}, {metric.sql}, {'[]' if pooled else 'NULL'})"
+        return _Values(metric.sql, f"{OK} AND {known}{applies}", metric.count)
     worst = "inf" if metric.better == "lower" else "0."
-    if pooled:
-        worst = f"arrayWithConstant({_copies(metric, group)}, {worst})" if group else f"[{worst}]"
+    condition = f"if({OK}, {known}, {FAILED}){applies}"
+    if metric.kind == "request":
+        return _Values(f"if({OK}, {metric.sql}, {worst})", condition, "1")
+    copies = _copies(metric, group)
+    return _Values(
+        f"if({OK}, {metric.sql}, arrayWithConstant({copies}, {worst}))",
+        condition,
+        f"if({OK}, {metric.count}, toInt64({copies}))",
+    )
+
+
+def _of_one_row(metric: Metric, failures: bool) -> str:
+    """Null, or an empty array, where the row is not in the population. A failed row has one value, +infinity."""
+    if metric.kind == "share":
+        return metric.sql
+    of = _values(metric, False, _NONE)
+    nothing = "[]" if metric.kind == "pooled" else "NULL"
+    if not failures or metric.population == "requests":
+        return f"if({of.condition}, {of.sql}, {nothing})"
+    worst = "inf" if metric.better == "lower" else "0."
     failed = f"{FAILED} AND {metric.applies}" if metric.applies else FAILED
-    return f"multiIf({OK}, {metric.sql}, {failed}, {worst}, {'[]' if pooled else 'NULL'})"
+    return (
+        f"multiIf({of.condition}, {of.sql}, {failed}, {f'[{worst}]' if metric.kind == 'pooled' else worst}, {nothing})"
+    )
 
 
 def _copies(metric: Metric, group: _Rows) -> str:
     """How many values a success of the row's group has on average, at least 1."""
-    mean = f"if(countIf({OK}) = 0, 1, greatest(1, round(avgIf(length({metric.sql}), {OK}))))"
+    successes = f"{OK} AND {metric.applies}" if metric.applies else OK
+    mean = f"if(countIf({successes}) = 0, 1, greatest(1, round(avgIf({metric.count}, {successes}))))"
     each = f"SELECT {group.key} AS key, toUInt64({mean}) AS copies FROM requests WHERE {group.where} GROUP BY key"
     return f"(SELECT CAST(groupArray((key, copies)), 'Map(String, UInt64)') FROM ({each}))[{group.key}]"
 
 
-def _aggregates(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> dict[str, str]:
-    return _AGGREGATES[metric.kind](metric, stats, group, failures)
+class _Columns(NamedTuple):
+    """Columns of a SELECT, name -> SQL, and expressions that they name."""
+
+    columns: dict[str, str]
+    named: Mapping[str, str] = MappingProxyType({})
 
 
-def _stats(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> dict[str, str]:
-    pooled = "Array" if metric.kind == "pooled" else ""
-    of = value(metric, failures=failures, group=group)
-    n = f"count{pooled}({of})"
-    if failures and metric.population == "successes":
-        applies = f"{OK} AND {metric.applies}" if metric.applies else OK
-        has_value = f"notEmpty({metric.sql})" if pooled else f"({metric.sql}) IS NOT NULL"
-        n = f"if(countIf({applies}) > 0 AND countIf({OK} AND {has_value}) = 0, 0, {n})"
+def _aggregates(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> _Columns:
+    if metric.kind == "share":
+        return _share(metric)
+    return _rate(metric) if metric.kind == "rate" else _stats(metric, stats, _values(metric, failures, group))
+
+
+def _stats(metric: Metric, stats: Sequence[Stat], of: _Values) -> _Columns:
+    name = metric.name
+    array = "Array" if metric.kind == "pooled" else ""
+    n = f"sumIf({of.size}, {of.condition})" if array else f"countIf({of.sql}, {of.condition})"
+    columns = {f"{name}_n": f"if({_unknown(metric)}, 0, {n})" if metric.population == "successes" else n}
     levels = [stat.level for stat in stats if stat.level is not None]
-    quantiles = f"quantilesExact{pooled}({', '.join(map(repr, levels))})({of})"
-    columns = {f"{metric.name}_n": n}
     for stat in stats:
-        figure = f"avg{pooled}({of})" if stat.level is None else f"{quantiles}[{levels.index(stat.level) + 1}]"
-        columns[f"{metric.name}_{stat.label}"] = f"if({n} = 0, NULL, {figure})"
-        if stat.level is None and not pooled:
-            columns[f"{metric.name}_sd"] = f"if({n} < 2, NULL, stddevSamp({of}))"
-    return columns
+        if stat.level is not None:
+            figure = f"{name}_q[{levels.index(stat.level) + 1}]"
+        else:
+            figure = f"avg{array}If({of.sql}, {of.condition})"
+            if not array:
+                columns[f"{name}_sd"] = f"if({name}_n < 2, NULL, stddevSampIf({of.sql}, {of.condition}))"
+        columns[f"{name}_{stat.label}"] = f"if({name}_n = 0, NULL, {figure})"
+    return _Columns(columns, {f"{name}_q": _quantiles(metric, of, levels)} if levels else {})
 
 
-def _share(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> dict[str, str]:  # noqa: ARG001
-    return {
-        metric.name: f"avg({metric.sql})",
-        f"{metric.name}_n": f"count({metric.sql})",
-        f"{metric.name}_hits": f"sum({metric.sql})",
+def _quantiles(metric: Metric, of: _Values, levels: Sequence[float]) -> str:
+    array = "Array" if metric.kind == "pooled" else ""
+    return f"quantilesExact{array}If({', '.join(map(repr, levels))})({of.sql}, {of.condition})"
+
+
+def _unknown(metric: Metric) -> str:
+    """There are successes, and none of them has a value."""
+    applies = f"{OK} AND {metric.applies}" if metric.applies else OK
+    has_value = f"{metric.count} > 0" if metric.kind == "pooled" else f"({metric.sql}) IS NOT NULL"
+    return f"countIf({applies}) > 0 AND countIf({applies} AND {has_value}) = 0"
+
+
+def _share(metric: Metric) -> _Columns:
+    return _Columns(
+        {
+            metric.name: f"avg({metric.sql})",
+            f"{metric.name}_n": f"count({metric.sql})",
+            f"{metric.name}_hits": f"sum({metric.sql})",
+        }
+    )
+
+
+def _rate(metric: Metric) -> _Columns:
+    name = metric.name
+    columns = {
+        name: f"{name}_total / nullIf(any(end_ns - start_ns) / 1e9, 0)",
+        f"{name}_total": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount))",
+        f"{name}_squares": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount * {name}_amount))",
     }
-
-
-def _rate(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> dict[str, str]:  # noqa: ARG001
-    amount = _amount(metric)
-    total = f"sum({amount})"
-    return {
-        metric.name: f"if(isNaN({total}), NULL, {total} / nullIf(any(end_ns - start_ns) / 1e9, 0))",
-        f"{metric.name}_total": f"if(isNaN({total}), NULL, {total})",
-        f"{metric.name}_squares": f"if(isNaN({total}), NULL, sum({amount} * {amount}))",
-    }
-
-
-_AGGREGATES: dict[str, Callable[[Metric, Sequence[Stat], _Rows, bool], dict[str, str]]] = {
-    "request": _stats,
-    "pooled": _stats,
-    "share": _share,
-    "rate": _rate,
-}
+    return _Columns(columns, {f"{name}_amount": _amount(metric)})
 
 
 def _amount(metric: Metric) -> str:
@@ -475,24 +523,25 @@ def _worse(metric: Metric, of: str, limit: float) -> str:
     return f"{of} {'>' if metric.better == 'lower' else '<'} {limit!r}"
 
 
-def _count_worse(metric: Metric, of: str, limit: float) -> str:
-    return f"arrayCount(v -> {_worse(metric, 'v', limit)}, {of})"
+def _count_worse(metric: Metric, of: _Values, limit: float) -> str:
+    return f"arrayCount(v -> {_worse(metric, 'v', limit)}, {of.sql})"
 
 
 def _source(metrics: Iterable[Metric]) -> str:
     if not any(metric.kind == "rate" for metric in metrics):
         return "requests"
-    stages = "SELECT run, stage, start_ns, end_ns, goodput FROM stages LIMIT 1 BY run, stage"
+    stages = "SELECT run, stage, start_ns, end_ns, goodput AS goodput_limits FROM stages LIMIT 1 BY run, stage"
     return f"requests LEFT JOIN ({stages}) AS stages USING (run, stage)"
 
 
-def _select(columns: dict[str, str], source: str, where: str, by: Sequence[str]) -> str:
+def _select(columns: _Columns, source: str, where: str, by: Sequence[str]) -> str:
+    named = f"WITH {', '.join(_named(columns.named))} " if columns.named else ""
     keys = [key.rpartition(" AS ")[2] for key in by]
     grouped = f" GROUP BY {', '.join(keys)} ORDER BY {', '.join(keys)}" if keys else ""
-    return f"SELECT {', '.join([*by, *_named(columns)])} FROM {source} WHERE {where}{grouped}"
+    return f"{named}SELECT {', '.join([*by, *_named(columns.columns)])} FROM {source} WHERE {where}{grouped}"
 
 
-def _named(columns: dict[str, str]) -> list[str]:
+def _named(columns: Mapping[str, str]) -> list[str]:
     return [f"{sql} AS {name}" for name, sql in columns.items()]
 
 
@@ -527,7 +576,8 @@ def catalogue() -> str:
     out += ["", _RULES]
     for m in METRICS.values():
         out += ["", f"## {m.name}", "", m.doc, "", "```sql", m.sql]
-        out += ["-- at", m.at] if m.kind == "rate" else []
+        out += ["-- at", m.at] if m.kind == "rate" else ["-- count", m.count] if m.kind == "pooled" else []
+        out += ["-- of the rows", m.applies] if m.applies else []
         out += ["```"]
     return "\n".join(out) + "\n"
 

@@ -245,7 +245,8 @@ class Metric(Struct, frozen=True, kw_only=True):
     better: Literal["lower", "higher"]
     sql: str
     doc: str
-    at: str = ""  # rates: the instants of the amounts that `sql` yields
+    at: str = ""  # rate: the instants of the amounts that `sql` yields
+    count: str = ""  # pooled: how many values `sql` yields
     population: Literal["successes", "requests"] = "successes"
     applies: str = ""  # SQL condition for a row to have such a figure at all; a failed request counts only there
 

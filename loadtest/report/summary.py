@@ -63,7 +63,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     account = msgspec.json.decode(stored["account"] or "{}", type=verdict.Account)
     read = _Reader(store, run)
     counts = read.counts()
-    measured = {group: row for group, row in counts.items() if not row["warmup"]}
+    measured = {group: row for group, row in counts.items() if not row["is_warmup"]}
     lags = read.generator()
     _check_against_store(account.integrity, sum(row["requests"] for row in counts.values()))
     valid, reasons = verdict.validity(_facts(account, measured.values(), lags))
@@ -85,7 +85,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     }
 
 
-def exit_status(summary: Mapping[str, Any], *, interrupted: bool = False, internal_error: bool = False) -> int:
+def exit_status(summary: Mapping[str, Any], interrupted: bool = False, internal_error: bool = False) -> int:
     """What `loadtest run` exits with: 130, 4, 3, 1, 5 or 0, the first that applies."""
     outcomes = {slo["outcome"] for slo in summary["slos"]} if summary else set()
     if interrupted:
@@ -112,12 +112,12 @@ class _Reader:
         self._run = run
 
     def counts(self) -> dict[Group, Row]:
-        """What is counted and not a metric, warm-up included."""
+        """What is counted and not a metric, warm-up included. (No alias may be a column's name: it would hide it.)"""
         tpot = METRICS["tpot_ms"].sql
         sql = f"""
-            SELECT stage, target, any(warmup) AS warmup, count() AS requests, countIf({metrics.OK}) AS ok,
+            SELECT stage, target, any(warmup) AS is_warmup, count() AS requests, countIf({metrics.OK}) AS ok,
                 sumMapIf(map(toString(error), toUInt64(1)), error != '') AS errors,
-                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+                sum(input_tokens) AS all_input_tokens, sum(output_tokens) AS all_output_tokens,
                 countIf(fault = 'client') AS client_faults, countIf(error = 'cancelled') AS cancelled,
                 countIf(fault = 'generator' AND error != 'cancelled') AS generator_faults,
                 countIf({metrics.OK} AND token_chunks > 0 AND output_tokens IS NULL) AS unknown_tokens,
@@ -209,8 +209,8 @@ def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
         "error_rate": plain.get("error_rate"),
         "saturated": False,
         **{key: plain.get(name) for name, key in RATES.items()},
-        "input_tokens": counts.get("input_tokens"),
-        "output_tokens": counts.get("output_tokens"),
+        "input_tokens": counts.get("all_input_tokens"),
+        "output_tokens": counts.get("all_output_tokens"),
         "unknown_tokens": counts.get("unknown_tokens", 0),
     }
     for name in DISTRIBUTIONS:
