@@ -180,8 +180,8 @@ def report(fast: str = "acme", slow: str = "globex", valid: bool = True) -> Repo
             else [
                 "worker_lost: 1 worker process(es) were lost or had to be restarted; look into the worker's log beside "
                 "the frame file; give the workers more memory or fewer streams each",
-                "missed: 18 request(s) were due and not sent, for no cap of the plan; repeat the run; with more workers if "
-                "these were too busy",
+                "missed: 18 request(s) were due and not sent, for no cap of the plan; repeat the run; with more "
+                "workers if these were too busy",
             ],
         ),
         slos=[slo for name in rates for slo in slos(fast, slow, name)],
