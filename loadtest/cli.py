@@ -132,15 +132,22 @@ def validate(
 @app.command()
 def simulate(
     profile: Annotated[
-        str, typer.Option(help="fast, slow, flaky or another preset, or a YAML file with a profile.")
+        str, typer.Option(help="A preset (fast, slow, flaky) or a YAML file with a profile's keys.")
     ] = "fast",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    key: Annotated[str | None, typer.Option(help="env:NAME or file:PATH of the key that requests must bring.")] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="PEM file; serves https.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="PEM file, where the certificate's file has no key.")] = None,
+    truth: Annotated[int, typer.Option(min=0, help="Keep the true times of so many requests, at GET /truth/ID.")] = 0,
 ) -> None:
     """Serve a simulated OpenAI-compatible endpoint, with batching, queues and faults."""
     from loadtest import simulator
 
-    simulator.serve(simulator.load_profile(profile), host=host, port=port)
+    try:
+        simulator.run(profile, host=host, port=port, key=key, tls_cert=tls_cert, tls_key=tls_key, truth=truth)
+    except (ValueError, OSError) as e:
+        raise UserError(str(e)) from e
 
 
 store_app = typer.Typer(help="The store of spans: where it is, what it holds.", no_args_is_help=True)

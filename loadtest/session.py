@@ -13,17 +13,29 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, live, plan as plans
+from loadtest import __version__, live
+from loadtest import plan as plans
 from loadtest.account import account
+from loadtest.errors import RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
-from loadtest.report import html
+from loadtest.report import export, html
 from loadtest.report.summary import exit_status, summary
 from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_nonce
 from loadtest.spans import RESOURCE, SCOPE
 from loadtest.store import Address, Store, open_store
 from loadtest.types import Plan
 from loadtest.verdict import Account
+
+INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
+RUNS = """
+    SELECT run, started_ns, ended_ns, plan_name, account, requests, failed FROM runs
+    LEFT JOIN (SELECT run, count() AS requests, countIf(error != '') AS failed FROM requests GROUP BY run) AS r USING run
+    ORDER BY started_ns"""
+SIZES = """
+    SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts
+    WHERE active AND database = currentDatabase() AND table IN ('otel_traces', 'requests', 'stages', 'runs') GROUP BY table
+    ORDER BY table"""
 
 MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
 
@@ -74,6 +86,76 @@ def _drive(
         finally:
             fleet.close()
     return snapshot
+
+
+def report(run: str, format: str, out: Path | None, check: bool, store: str | None) -> int:
+    """`loadtest report`: a stored run again. Returns 0, or with `check` the run's own exit status."""
+    with open_store(store) as database:
+        database.migrate()
+        run_id = find_run(database, run)
+        figures = summary(database, run_id)
+        text = {
+            "html": lambda: html.render(html.load(database, run_id)),
+            "json": lambda: json.dumps(figures, indent=1) + "\n",
+            "csv": lambda: export.csv(figures),
+        }[format]()
+        interrupted = bool(database.query(INTERRUPTED, {"run": run_id})[0]["interrupted"])
+    if out is None and format != "html":
+        print(text, end="")
+    else:
+        directory = out or Path("runs") / run_id
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / {"html": "report.html", "json": "summary.json", "csv": "figures.csv"}[format]
+        path.write_text(text)
+        print(path)
+    return exit_status(figures, interrupted) if check else 0
+
+
+def find_run(store: Store, run: str) -> str:
+    """The id of the one run that `run` means: an id, its beginning, or "last"."""
+    rows = store.query("SELECT run FROM runs ORDER BY started_ns")
+    known = [row["run"] for row in rows]
+    if run == "last" and known:
+        return str(known[-1])
+    found = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
+    if len(found) == 1:
+        return str(found[0])
+    if found:
+        raise RunFailed(f"{run} is the beginning of {len(found)} runs: {', '.join(found[-5:])}; write more of it")
+    newest = f"the newest is {known[-1]}" if known else "it holds none yet"
+    raise RunFailed(f"there is no run {run} in the store {store.address}; {newest} (loadtest runs lists them)")
+
+
+def list_runs(store: str | None) -> None:
+    with open_store(store) as database:
+        database.migrate()
+        live.runs(database.query(RUNS), str(database.address))
+
+
+def store_status(store: str | None) -> None:
+    with open_store(store) as database:
+        database.migrate()
+        address = database.address
+        print(f"store      {address}")
+        print(f"answers    http://{address.host}:{address.port}, user {address.user}, database {address.database}")
+        for row in database.query(SIZES):
+            print(f"{row['table']:<10} {row['rows']:>12,} rows  {row['bytes'] / 1e6:>10,.1f} MB")
+
+
+def store_query(sql: str, store: str | None) -> None:
+    with open_store(store) as database:
+        for row in database.query(sql):
+            print(json.dumps(row, default=str))
+
+
+def store_serve(store: str | None) -> None:
+    """Hold a lease on the store until interrupted."""
+    with open_store(store) as database, Interrupts().caught() as interrupts:
+        database.migrate()
+        address = database.address
+        print(f"{address} answers at http://{address.host}:{address.port} until Ctrl-C", flush=True)
+        while not interrupts.count:
+            interrupts.wait(3600)
 
 
 def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
