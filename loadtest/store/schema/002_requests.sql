@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS requests (
     tokens_known Bool MATERIALIZED token_source = 'usage_matched'
         OR (notEmpty(chunk_tokens) AND length(chunk_tokens) = length(chunk_kind)) COMMENT 'tokens per chunk are known',
     first_chunk_tokens UInt32 MATERIALIZED if(tokens_known AND token_chunks > 0 AND notEmpty(chunk_tokens),
-        arrayFirst((n, k) -> k IN (1, 2, 3, 4), chunk_tokens, chunk_kind), 1) COMMENT '1 where unknown',
+        arrayFirst((n, k) -> k IN (1, 2, 3, 4), arrayResize(chunk_tokens, length(chunk_kind)), chunk_kind), 1) COMMENT '1 where unknown',
     streamed_tokens Nullable(Int64) MATERIALIZED toInt64(output_tokens)
         - if(streamed AND NOT has(chunk_kind, 1), ifNull(reasoning_tokens, 0), 0)
         COMMENT 'output tokens, without reasoning tokens that were never streamed',
