@@ -1,0 +1,303 @@
+"""What the OpenAI dialects share: the request's form, and how chunks and bodies are read.
+
+Decoding is typed for speed (msgspec skips what is not declared) and forgiving by retreat: a chunk whose fields have other
+types than usual is read again as plain JSON, of which only what makes sense is taken. Only text that is not JSON at all is
+`malformed`. Chat and completions differ in where the text lies (`delta.content`, `message.content`, `text`), so one set of
+structs reads both.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from loadtest import sse
+from loadtest.dialects import Decoded, Request, headers
+from loadtest.types import ChunkKind, Target
+
+TERMINAL = b"[DONE]"
+
+Count = Annotated[int, Meta(ge=0, lt=2**32)]
+
+
+class _CompletionDetails(Struct):
+    reasoning_tokens: Count | None = None
+
+
+class _PromptDetails(Struct):
+    cached_tokens: Count | None = None
+
+
+class _Usage(Struct):
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Said(Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[msgspec.Raw] | None = None
+    audio: dict[str, msgspec.Raw] | None = None
+
+
+class _Choice(Struct):
+    delta: _Said | None = None
+    message: _Said | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _First(_Chunk):
+    """A chunk read for what is the same in all of them as well."""
+
+    id: str | None = None
+    model: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+_decode_first = msgspec.json.Decoder(_First).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def check(target: Target, path: str) -> list[str]:
+    problems = []
+    if urlsplit(target.url).path.rstrip("/").endswith(path):
+        problems.append(f"url ends in {path}, which the dialect {target.dialect} adds itself; leave it out")
+    problems += [
+        f"body.{name} cannot be set: `stream:` of the target decides it"
+        for name in ("stream", "stream_options")
+        if name in target.body
+    ]
+    return problems
+
+
+def request(target: Target, path: str, said: dict[str, object], max_tokens: int | None, key: str | None) -> Request:
+    """POST of model, what is `said`, limits and stream options; the target's `body` over it, where None removes a field."""
+    body: dict[str, object] = {}
+    if target.model:
+        body["model"] = target.model
+    body |= said
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    if target.stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    body |= target.body
+    defaults = {
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream" if target.stream else "application/json",
+    }
+    if key is not None:
+        defaults["Authorization"] = f"Bearer {key}"
+    url = urlsplit(target.url)
+    return Request(
+        method="POST",
+        path=url.path.rstrip("/") + path + (f"?{url.query}" if url.query else ""),
+        headers=headers(target, key, defaults),
+        body=_encode({name: value for name, value in body.items() if value is not None}),
+    )
+
+
+def decode_stream(pieces: Sequence[bytes]) -> Decoded:
+    out = Decoded()
+    at, kinds, sizes = out.chunk_at, out.chunk_kind, out.chunk_bytes
+    decode: Any = _decode_first
+    for data, name, index in sse.events(pieces):
+        if data == TERMINAL:
+            out.terminal_at = index
+            break
+        chunk = _read(decode, data, name, out)
+        if chunk is None:
+            continue
+        if decode is _decode_first and _note_identity(chunk, out):
+            decode = _decode
+        kind, size = _carried(chunk, out)
+        at.append(index)
+        kinds.append(kind)
+        sizes.append(size)
+    if out.error is None:
+        out.error = _verdict(out, sum(map(len, pieces)))
+    return out
+
+
+def decode_body(body: bytes) -> Decoded:
+    """One chunk for the whole answer; it counts as content where it has any, else as reasoning or tool call."""
+    out = Decoded()
+    chunk = _read(_decode_first, body, "", out)
+    if chunk is None:
+        return out
+    _note_identity(chunk, out)
+    kind, size = _carried(chunk, out)
+    out.chunk_at, out.chunk_kind, out.chunk_bytes = [0], [kind], [size]
+    if kind in (ChunkKind.EMPTY, ChunkKind.USAGE):
+        out.error = ("empty", "an answer without content, reasoning or tool call")
+    return out
+
+
+def _verdict(out: Decoded, size: int) -> tuple[Any, str] | None:
+    if out.terminal_at is None and not out.finish_reason:
+        return "truncated", f"the stream ended after {len(out.chunk_at)} chunks ({size} bytes) without [DONE]"
+    if not any(ChunkKind.REASONING <= kind <= ChunkKind.MEDIA for kind in out.chunk_kind):
+        return "empty", f"none of {len(out.chunk_at)} chunks carried content, reasoning or a tool call"
+    return None
+
+
+def _read(decode: Any, data: bytes, name: str, out: Decoded) -> _Chunk | None:
+    """The chunk in an event; None, and `out.error`, where it is none."""
+    if not data:
+        return _Chunk()
+    try:
+        chunk: _Chunk = decode(data)
+    except msgspec.ValidationError:
+        chunk = _read_loosely(data)
+    except (msgspec.DecodeError, RecursionError) as e:
+        if name == "error":
+            out.error = out.error or ("error_event", data.decode(errors="replace"))
+        else:
+            out.error = out.error or ("malformed", f"not JSON ({e}): {data[:1000].decode(errors='replace')}")
+        return None
+    if chunk.error is not None or name == "error" or (not chunk.choices and not chunk.usage and _is_error(data)):
+        out.error = out.error or ("error_event", data.decode(errors="replace"))
+        return None
+    return chunk
+
+
+def _is_error(data: bytes) -> bool:
+    """Some servers send the error itself where others send {"error": ...}."""
+    value = msgspec.json.decode(data)
+    return isinstance(value, dict) and (value.get("object") == "error" or {"message", "code"} <= value.keys())
+
+
+def _note_identity(chunk: _Chunk, out: Decoded) -> bool:
+    """Note the answer's id and model; True when there is nothing left to note."""
+    if isinstance(chunk, _First):
+        out.response_id = out.response_id or chunk.id or ""
+        out.response_model = out.response_model or chunk.model or ""
+    return bool(out.response_id and out.response_model)
+
+
+def _carried(chunk: _Chunk, out: Decoded) -> tuple[ChunkKind, int]:
+    """Kind and size of what a chunk carried; notes its usage and finish reason on the way."""
+    kind, size = ChunkKind.EMPTY, 0
+    for choice in chunk.choices:
+        said = choice.delta or choice.message
+        if choice.finish_reason:
+            out.finish_reason = choice.finish_reason
+        if text := choice.text or (said and said.content):
+            kind = ChunkKind.CONTENT
+            size += len(text) if text.isascii() else len(text.encode())
+        elif said is not None:
+            other, more = _rarely_carried(said)
+            kind = max(kind, other) if kind is not ChunkKind.CONTENT else kind
+            size += more
+    if chunk.usage is not None:
+        _note_usage(chunk.usage, out)
+        if kind is ChunkKind.EMPTY:
+            kind = ChunkKind.USAGE
+    return kind, size
+
+
+def _rarely_carried(said: _Said) -> tuple[ChunkKind, int]:
+    if said.refusal:
+        return ChunkKind.CONTENT, len(said.refusal.encode())
+    if said.tool_calls:
+        return ChunkKind.TOOL_CALL, sum(len(bytes(call)) for call in said.tool_calls)
+    if said.audio:
+        return ChunkKind.MEDIA, sum(len(bytes(part)) for part in said.audio.values())
+    if reasoning := said.reasoning or said.reasoning_content:
+        return ChunkKind.REASONING, len(reasoning.encode())
+    return ChunkKind.EMPTY, 0
+
+
+def _note_usage(usage: _Usage, out: Decoded) -> None:
+    """The last one stands: servers that report as they go report totals."""
+    out.input_tokens = usage.prompt_tokens
+    out.output_tokens = usage.completion_tokens
+    if usage.completion_tokens_details is not None:
+        out.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
+    if usage.prompt_tokens_details is not None:
+        out.cached_tokens = usage.prompt_tokens_details.cached_tokens
+
+
+def _read_loosely(data: bytes) -> _Chunk:
+    """A chunk from any JSON at all: what has an unexpected type counts as not sent."""
+    value = msgspec.json.decode(data)
+    if not isinstance(value, dict):
+        return _Chunk()
+    choices = value.get("choices")
+    usage = value.get("usage")
+    return _First(
+        id=_text(value.get("id")),
+        model=_text(value.get("model")),
+        choices=[_loose_choice(choice) for choice in choices if isinstance(choice, dict)]
+        if isinstance(choices, list)
+        else [],
+        usage=_loose_usage(usage) if isinstance(usage, dict) else None,
+        error=value.get("error"),
+    )
+
+
+def _loose_choice(choice: dict[str, Any]) -> _Choice:
+    said = choice.get("delta") or choice.get("message")
+    return _Choice(
+        delta=_loose_said(said) if isinstance(said, dict) else None,
+        text=_text(choice.get("text")),
+        finish_reason=_text(choice.get("finish_reason")),
+    )
+
+
+def _loose_said(said: dict[str, Any]) -> _Said:
+    content, reasoning = said.get("content"), _text(said.get("reasoning")) or _text(said.get("reasoning_content"))
+    if isinstance(content, list):  # content parts: text beside thinking
+        parts = [part for part in content if isinstance(part, dict)]
+        reasoning = "".join(_part_text(part) for part in parts if part.get("type") in ("thinking", "reasoning"))
+        content = "".join(_part_text(part) for part in parts if part.get("type") not in ("thinking", "reasoning"))
+    calls, audio = said.get("tool_calls"), said.get("audio")
+    return _Said(
+        content=_text(content),
+        refusal=_text(said.get("refusal")),
+        reasoning=reasoning,
+        tool_calls=[msgspec.Raw(_encode(call)) for call in calls] if isinstance(calls, list) else None,
+        audio={str(k): msgspec.Raw(_encode(v)) for k, v in audio.items()} if isinstance(audio, dict) else None,
+    )
+
+
+def _part_text(part: dict[str, Any]) -> str:
+    for name in ("text", "thinking", "reasoning"):
+        if isinstance(text := part.get(name), str):
+            return text
+        if isinstance(text, list):
+            return "".join(_part_text(inner) for inner in text if isinstance(inner, dict))
+    return ""
+
+
+def _loose_usage(usage: dict[str, Any]) -> _Usage:
+    completion, prompt = usage.get("completion_tokens_details"), usage.get("prompt_tokens_details")
+    return _Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        completion_tokens_details=_CompletionDetails(_count(completion.get("reasoning_tokens")))
+        if isinstance(completion, dict)
+        else None,
+        prompt_tokens_details=_PromptDetails(_count(prompt.get("cached_tokens"))) if isinstance(prompt, dict) else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(value: object) -> int | None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value < 2**32 else None  # type: ignore[operator,return-value]

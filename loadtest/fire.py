@@ -1,0 +1,337 @@
+"""One shot: encode, send, wait, decode, and say what happened.
+
+`Fire` never raises for anything the endpoint or the network does: failure is data. An error of our own becomes the error
+word `generator`. Which word wins where several would fit: the HTTP status, if it is not the one hoped for; then an error
+that the server itself reports in its stream; then what broke the connection or the patience; then what the bytes lack. A
+stream whose terminal marker came is a success, however its connection ended.
+"""
+
+import re
+import time
+import weakref
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from time import time_ns
+from typing import Literal
+from urllib.parse import urlsplit
+
+import gevent
+
+from loadtest import __version__, dialects
+from loadtest.dialects import Decoded, Dialect, Request
+from loadtest.prompts import Prompt
+from loadtest.types import TOKEN_KINDS, ChunkKind, ErrorWord, Plan, Result, Target, trace_id
+from loadtest.wire import Answer, Broken, Flight, Wire, decoded_pieces
+
+USER_AGENT = f"loadtest/{__version__}"
+REQUEST_ID_HEADERS = (
+    b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id", b"x-ms-request-id", b"cf-ray",
+)  # fmt: skip
+DETAIL_CHARACTERS = 300
+BODY_CHARACTERS_IN_DETAIL = 4000
+
+Kind = Literal["load", "capacity", "probe"]
+
+
+class Fire:
+    """Fires the shots of one worker: `fire(stage, seq, target, due_ns, prompt)`, in a greenlet of the thread that made it."""
+
+    def __init__(self, plan: Plan, keys: Mapping[str, str], run: str, worker: int) -> None:
+        self._plan = plan
+        self._keys = keys
+        self._run = run
+        self._worker = worker
+        self._dialects: list[Dialect] = [dialects.load(target.dialect) for target in plan.targets]
+        self._hosts = [_host_header(target) for target in plan.targets]
+        self._flights: weakref.WeakKeyDictionary[gevent.Greenlet, Flight] = weakref.WeakKeyDictionary()
+        self._wire = Wire(plan.targets)
+
+    def __call__(
+        self,
+        stage: int,
+        seq: int,
+        target: int,
+        due_ns: int | None,
+        prompt: Prompt,
+        *,
+        attempt: int = 0,
+        kind: Kind = "load",
+    ) -> Result:
+        started_ns = time_ns()
+        spec = self._plan.stages[stage]
+        name = self._plan.targets[target].name
+        result = Result(
+            run=self._run,
+            stage=spec.name,
+            seq=seq,
+            target=name,
+            worker=self._worker,
+            trace_id=trace_id(self._run, spec.name, seq, name, attempt),
+            kind=kind,
+            warmup=spec.warmup,
+            attempt=attempt,
+            max_tokens=prompt.max_tokens,
+            due_ns=due_ns,
+            started_ns=started_ns,
+            done_ns=started_ns,
+        )
+        greenlet = gevent.getcurrent()
+        flight = self._flights[greenlet] = Flight()
+        try:
+            self._fly(result, target, prompt, flight)
+        except Exception as e:  # noqa: BLE001 ours, whatever it is; the run goes on and says so
+            result.error, result.error_detail = "generator", f"{type(e).__name__}: {e}"
+            result.done_ns = time_ns()
+        finally:
+            self._flights.pop(greenlet, None)
+        if result.error_detail:
+            result.error_detail = one_line(result.error_detail, self._keys.get(name))
+        return result
+
+    def cancel(self, greenlet: gevent.Greenlet) -> None:
+        """End what this greenlet has in flight, if anything: its result is `cancelled`, with what was measured."""
+        flight = self._flights.get(greenlet)
+        if flight is not None:
+            flight.cancel()
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def _fly(self, result: Result, index: int, prompt: Prompt, flight: Flight) -> None:
+        target, dialect = self._plan.targets[index], self._dialects[index]
+        request = dialect.encode(target, prompt, self._keys.get(target.name))
+        traceparent = _traceparent(result.trace_id, self._plan.trace)
+        payload = serialize(request, self._hosts[index], traceparent)
+        result.request_bytes = len(payload)
+        answer = self._wire.exchange(
+            target.name,
+            payload,
+            flight,
+            bodiless=request.method == "HEAD",
+            terminal=dialect.TERMINAL if dialect.streams(target) else b"",
+        )
+        _note_answer(result, answer)
+        _note_meaning(result, answer, target, dialect)
+
+
+# the way out
+
+
+def serialize(request: Request, host: str, traceparent: str) -> bytes:
+    """The request as it is written to the socket. `Host` and `User-Agent` of the plan stand before ours."""
+    names = {name.lower() for name, _ in request.headers}
+    lines = [f"{request.method} {request.path} HTTP/1.1"]
+    if "host" not in names:
+        lines.append(f"Host: {host}")
+    if "user-agent" not in names:
+        lines.append(f"User-Agent: {USER_AGENT}")
+    if "accept-encoding" not in names:
+        lines.append("Accept-Encoding: identity")
+    lines += [f"{name}: {value}" for name, value in request.headers]
+    if traceparent:
+        lines.append(f"traceparent: {traceparent}")
+    if request.body or request.method in ("POST", "PUT", "PATCH"):
+        lines.append(f"Content-Length: {len(request.body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+
+
+def _traceparent(trace: str, mode: Literal["off", "unsampled", "sampled"]) -> str:
+    return "" if mode == "off" else f"00-{trace}-{trace[16:]}-{'01' if mode == 'sampled' else '00'}"
+
+
+def _host_header(target: Target) -> str:
+    url = urlsplit(target.url)
+    host = url.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if url.port in (None, 443 if url.scheme == "https" else 80) else f"{host}:{url.port}"
+
+
+# the way back
+
+
+def _note_answer(result: Result, answer: Answer) -> None:
+    """What the wire saw."""
+    result.sent_ns = answer.sent_ns
+    result.done_ns = answer.done_ns
+    result.dns_dur_ns = answer.dns_dur_ns
+    result.connect_dur_ns = answer.connect_dur_ns
+    result.tls_dur_ns = answer.tls_dur_ns
+    result.first_byte_ns = answer.stamps[0] if answer.stamps else None
+    result.status = answer.status
+    result.reused = answer.reused
+    result.remote_address = answer.remote_address
+    result.response_bytes = answer.response_bytes
+    result.tcp_rtt_us = answer.rtt_us
+    result.tcp_retransmits = answer.retransmits
+    for name in REQUEST_ID_HEADERS:
+        if found := answer.header(name):
+            result.request_id = _short(found.decode("latin-1"))
+            break
+    if retry_after := answer.header(b"retry-after"):
+        result.retry_after_s = retry_after_s(retry_after.decode("latin-1"), time.time())
+
+
+def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Dialect) -> None:
+    """What the dialect makes of it, and how it ended."""
+    result.streamed = dialect.streams(target)
+    decoded = Decoded()
+    broken: Broken | None = None
+    if answer.status is not None and dialect.accepts(target, answer.status):
+        try:
+            pieces = decoded_pieces(answer)
+            if result.streamed and _is_whole_json(answer, pieces):
+                result.streamed = False  # asked for a stream, answered in one
+            if result.streamed:
+                decoded = dialect.decode_stream(pieces)
+            elif answer.complete:
+                decoded = dialect.decode_body(b"".join(pieces))
+        except Broken as e:
+            broken = e
+    _note_chunks(result, answer, decoded)
+    _note_tokens(result, decoded)
+    result.finish_reason = _short(decoded.finish_reason)
+    result.response_id = _short(decoded.response_id)
+    result.response_model = _short(decoded.response_model)
+    error = _error(answer, decoded, broken, target, dialect)
+    if error is not None:
+        result.error, result.error_detail = error
+
+
+def _is_whole_json(answer: Answer, pieces: list[bytes]) -> bool:
+    """Whether what was to be a stream of events is one document, by its type or, where that is no help, its first byte."""
+    kind = answer.header(b"content-type").lower()
+    if kind.startswith(b"text/event-stream"):
+        return False
+    if kind.startswith((b"application/json", b"text/html")):
+        return True
+    return b"".join(pieces[:4]).lstrip()[:1] in (b"{", b"[", b"<")
+
+
+def _note_chunks(result: Result, answer: Answer, decoded: Decoded) -> None:
+    result.chunk_kind, result.chunk_bytes = decoded.chunk_kind, decoded.chunk_bytes
+    if not result.streamed:
+        result.chunk_ns = [answer.done_ns] * len(decoded.chunk_at)
+        last = range(len(answer.stamps))[-1:]
+        result.clock, result.read_lag_ns, _ = answer.certainty(last)
+        return
+    read_of = answer.reads_of_pieces()
+    stamps = answer.stamps
+    reads = [read_of[piece] for piece in decoded.chunk_at]
+    result.chunk_ns = [stamps[read] for read in reads]
+    if decoded.terminal_at is not None:
+        reads.append(read_of[decoded.terminal_at])
+        result.done_ns = stamps[reads[-1]]
+    result.clock, result.read_lag_ns, result.uncertainty_ns = answer.certainty(reads)
+
+
+def _note_tokens(result: Result, decoded: Decoded) -> None:
+    """Usage where the server gives it; chunk counts are never passed off as tokens."""
+    result.input_tokens = decoded.input_tokens
+    result.output_tokens = output = decoded.output_tokens
+    result.reasoning_tokens = decoded.reasoning_tokens
+    result.cached_tokens = decoded.cached_tokens
+    if output is None:
+        return
+    result.token_source = "usage"
+    carries = [kind in TOKEN_KINDS for kind in decoded.chunk_kind]
+    if not result.streamed:
+        result.chunk_tokens = [output for _ in carries]
+        return
+    if ChunkKind.REASONING not in decoded.chunk_kind:
+        output -= decoded.reasoning_tokens or 0  # counted, but never sent
+    if sum(carries) == output:
+        result.token_source = "usage_matched"
+        result.chunk_tokens = [int(token) for token in carries]
+
+
+def _error(
+    answer: Answer, decoded: Decoded, broken: Broken | None, target: Target, dialect: Dialect
+) -> tuple[ErrorWord, str] | None:
+    """The error word and its detail; None for a success. The order is the one that the module's docstring tells."""
+    if answer.status is not None and not dialect.accepts(target, answer.status):
+        return _word_of_status(answer.status), _status_detail(answer, target)
+    if decoded.error is not None and decoded.error[0] == "error_event":
+        return decoded.error
+    if answer.error is not None and decoded.terminal_at is None:
+        return answer.error
+    if broken is not None:
+        return broken.word, broken.detail
+    if answer.closed and (answer.status is None or not dialect.streams(target)):
+        where = "before any answer" if answer.status is None else "in the middle of the body"
+        return "truncated", f"the server closed the connection {where}, after {answer.response_bytes} bytes"
+    return decoded.error
+
+
+def _word_of_status(status: int) -> ErrorWord:
+    if status == 429:
+        return "rate_limited"
+    if status in (503, 529):
+        return "overloaded"
+    if status >= 500:
+        return "http_5xx"
+    if status >= 400:
+        return "http_4xx"
+    return "redirect" if 300 <= status < 400 else "malformed"
+
+
+def _status_detail(answer: Answer, target: Target) -> str:
+    said = f"HTTP {answer.status}"
+    if location := answer.header(b"location"):
+        said += f" to {location.decode('latin-1')}"
+    elif (answer.status or 0) < 400:
+        said += f" where the plan expects {target.expect_status}"
+    try:
+        body = b"".join(decoded_pieces(answer))
+    except Broken:
+        body = b""
+    return f"{said}: {body.decode(errors='replace')}" if body else said
+
+
+def retry_after_s(value: str, now_s: float) -> float | None:
+    """Seconds to wait, from a number of seconds or an HTTP date; None where it is neither."""
+    value = value.strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+        return float(value)
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - now_s, 0.0)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+# what may be shown
+
+
+def one_line(text: str, key: str | None) -> str:
+    """At most 300 characters on one line, without the key in any of the forms in which a server may echo it."""
+    cut = len(text) > BODY_CHARACTERS_IN_DETAIL
+    text = text[:BODY_CHARACTERS_IN_DETAIL]
+    if key:
+        text = _key_pattern(key).sub("[key]", text)
+        if cut:
+            text = text[: -6 * len(key)]  # where half of a key may stand
+    text = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
+    return text if len(text) <= DETAIL_CHARACTERS else text[: DETAIL_CHARACTERS - 1] + "…"
+
+
+@lru_cache(maxsize=64)
+def _key_pattern(key: str) -> re.Pattern[str]:
+    """The key, each character of it as it is, percent-encoded, escaped for JSON or for HTML."""
+    return re.compile("".join(_character_pattern(character) for character in key), re.IGNORECASE)
+
+
+def _character_pattern(character: str) -> str:
+    code = ord(character)
+    percent = "".join(f"%{byte:02x}" for byte in character.encode())
+    forms = (
+        rf"\\*{re.escape(character)}",
+        re.escape(percent),
+        rf"\\+u{code:04x}",
+        rf"&\#0*{code};",
+        rf"&\#x0*{code:x};",
+    )
+    return f"(?:{'|'.join(forms)})"
+
+
+def _short(text: str) -> str:
+    return text[:200]

@@ -1,0 +1,893 @@
+"""HTTP/1.1 and TLS over raw sockets with kernel timestamps. The only socket code.
+
+One libev watcher a connection; its callback reads with `recvmsg`, feeds the HTTP parser and notes when. Events and JSON are
+parsed after the answer has ended: the stamps make that harmless, and it is half the cost of a greenlet woken per chunk. The
+greenlet of a request sleeps in its `Flight` until the answer is whole, has failed, or somebody ends it.
+
+What the HTTP parser does not know is decided here: the end of a connection, 1xx answers, answers to HEAD, what follows a
+body. Idle connections are kept per target, the last used first, and no request ever waits for one: where none is free,
+another is opened. A kept connection that fails before the first byte of the answer is replaced by a fresh one, once.
+
+Everything a request can run into comes back as `Answer.error`, an error word and its detail; only what is thrown at the
+greenlet from outside goes through.
+"""
+
+import errno
+import os
+import ssl
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+from time import time_ns
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+import _socket
+import gevent
+import httptools
+from gevent import getcurrent
+
+from loadtest import stamps
+from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, PollClock, Segments
+from loadtest.types import ErrorWord, Target, Timeouts
+
+T = TypeVar("T")
+
+READ_BYTES = 65536
+MAX_HEAD_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 256 << 20
+LINGER_S = 0.5
+"""How often a stream is looked at that may have said its last word without ending, and how long it must have been silent
+by then: it is let go within twice this time."""
+READABLE, WRITABLE = 1, 2
+OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
+"""What the system says when this machine has no descriptors, ports or memory left."""
+
+
+class Broken(Exception):
+    """A request has ended early, by the named error."""
+
+    def __init__(self, word: ErrorWord, detail: str) -> None:
+        super().__init__(word, detail)
+        self.word = word
+        self.detail = detail
+
+
+class Flight:
+    """One request in the air: puts its greenlet to sleep, and wakes it for an event, a time limit or a cancellation.
+
+    `judge(now_ns)` says in how many seconds to look again, raises Broken when time is up, and returns None when there is
+    nothing left to wait for. One timer a request, which is not touched when a chunk arrives.
+    """
+
+    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_switch_to_hub", "_timer")
+
+    def __init__(self) -> None:
+        hub = gevent.get_hub()
+        self._loop = hub.loop
+        self._switch_to_hub: Callable[[], None] = hub.switch
+        self._asleep: Any = None
+        self._cancelled = False
+        self._judge: Callable[[int], float | None] | None = None
+        self._timer: Any = None
+
+    def cancel(self) -> None:
+        """End the request from another greenlet; what was measured until then is kept."""
+        self._cancelled = True
+        self._loop.run_callback(self._throw, Broken("cancelled", "the run ended before the answer did"))
+
+    def watch(self, judge: Callable[[int], float | None]) -> None:
+        self._judge = judge
+        self._look()
+
+    def sleep(self) -> None:
+        """Until `wake`."""
+        self.during(self._switch_to_hub)
+
+    def during(self, wait: Callable[[], T]) -> T:
+        """A wait of whatever kind, which time limits and cancellation can end."""
+        if self._cancelled:
+            raise Broken("cancelled", "the run ended before the answer did")
+        self._asleep = getcurrent()
+        try:
+            return wait()
+        finally:
+            self._asleep = None
+
+    def wake(self) -> None:
+        if self._asleep is not None:
+            self._asleep.switch()
+
+    def land(self) -> None:
+        self._judge = None
+        self._stop_timer()
+
+    def _look(self) -> None:
+        self._stop_timer()
+        if self._judge is None:
+            return
+        try:
+            seconds = self._judge(time_ns())
+        except Broken as broken:
+            if self._asleep is None:
+                raise
+            self._throw(broken)
+            return
+        if seconds is None:
+            self.wake()
+            return
+        self._timer = self._loop.timer(max(seconds, 0.001))
+        self._timer.start(self._look)
+
+    def _throw(self, broken: Broken) -> None:
+        if self._asleep is not None:
+            self._asleep.throw(broken)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+
+class Answer:
+    """What came back for one request, when, and how it ended: filled by a connection's callback, read when it is over.
+
+    Three lists have one entry a read that brought part of the answer: when it was read, its control data with the kernel's
+    stamp, and how many pieces of the body there were after it. It is also the HTTP parser's protocol, of which `on_body` is
+    the list's own `append`.
+    """
+
+    __slots__ = (
+        "_bodiless", "_head_done", "_parser", "_until_closed", "closed", "complete", "connect_dur_ns", "controls",
+        "dns_dur_ns", "done_ns", "ends", "error", "feed", "first_possible_ns", "headers", "on_body", "pieces",
+        "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns", "settled", "stamps",
+        "status", "times", "tls_dur_ns",
+    )  # fmt: skip
+
+    def __init__(self, bodiless: bool = False) -> None:
+        self.pieces: list[bytes] = []
+        self.on_body = self.pieces.append
+        self.times: list[int] = []
+        self.controls: list[bytes] = []
+        self.ends: list[int] = []
+        self.stamps: list[int] = []  # of the same reads, once it is over: the kernel's, or the time of the read
+        self.first_possible_ns: dict[
+            int, int
+        ] = {}  # read -> its first byte did not come before; 0: it came with the last
+        self.status: int | None = None
+        self.headers: list[tuple[bytes, bytes]] = []  # names in lower case
+        self.error: tuple[ErrorWord, str] | None = None
+        self.settled = False  # there is nothing more to wait for
+        self.complete = False  # the message ended as HTTP says
+        self.closed = False  # the connection ended before the message
+        self.reusable = False
+        self.reused = False
+        self.dns_dur_ns: int | None = None
+        self.connect_dur_ns: int | None = None
+        self.tls_dur_ns: int | None = None
+        self.sent_ns: int | None = None
+        self.done_ns = 0
+        self.remote_address = ""
+        self.response_bytes = 0
+        self.rtt_us: int | None = None
+        self.retransmits: int | None = None
+        self._bodiless = bodiless
+        self._until_closed = False
+        self._head_done = False
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self.feed: Callable[[memoryview], None] = self._parser.feed_data
+
+    # the HTTP parser's protocol
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.reusable = False  # something follows the body
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._head_done:  # what comes later is a trailer
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        if self.complete:
+            return
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            return
+        self._head_done = True
+        if self._bodiless:
+            self._finish()
+        else:
+            codings = self.header(b"transfer-encoding").lower()
+            self._until_closed = not codings.endswith(b"chunked") and not self.header(b"content-length")
+
+    def on_message_complete(self) -> None:
+        if not self._head_done:  # a 1xx answer; the real one follows
+            self.status = None
+            self.headers.clear()
+        elif not self.complete:
+            self._finish()
+
+    def _finish(self) -> None:
+        self.complete = self.settled = True
+        self.reusable = self._parser.should_keep_alive()
+
+    # what the connection tells it
+
+    def end(self, now_ns: int) -> None:
+        """The server has closed the connection, which is also how a message without a length ends."""
+        self.done_ns = now_ns
+        self.settled = True
+        self.complete = self._head_done and self._until_closed
+        self.closed = not self.complete
+
+    def fail(self, word: ErrorWord, detail: str) -> None:
+        self.settled = True
+        self.error = self.error or (word, detail)
+
+    def misfit(self, error: httptools.HttpParserError) -> None:
+        """The parser did not like what it was fed."""
+        if isinstance(error, httptools.HttpParserCallbackError):
+            self.fail("generator", f"while reading the answer: {error.__context__!r}")
+        elif self.complete:
+            self.reusable = False  # something follows the body
+        elif isinstance(error, httptools.HttpParserUpgrade):
+            self.fail("malformed", "the server switched to another protocol")
+        else:
+            self.fail("malformed", f"not HTTP/1.1: {error}")
+
+    def finish(self, now_ns: int) -> None:
+        """It is over: stamps for reads, and the moment it ended."""
+        self._parser = self.feed = None  # type: ignore[assignment]  # a cycle, and the largest part of it
+        if self._bodiless and self.pieces:
+            self.pieces.clear()
+            self.ends = [0] * len(self.ends)
+            self.reusable = False
+        self.stamps = [stamp or time for stamp, time in zip(stamps.unpack(self.controls), self.times, strict=True)]
+        if self.error is not None or not self.settled:
+            self.done_ns = now_ns
+        elif not self.done_ns:
+            self.done_ns = self.stamps[-1]
+
+    # what may be asked afterwards
+
+    def header(self, name: bytes) -> bytes:
+        """The last one of this name, empty if there is none."""
+        return next((value for found, value in reversed(self.headers) if found == name), b"")
+
+    def reads_of_pieces(self) -> Sequence[int]:
+        """Index of the read that brought each piece."""
+        if (
+            self.ends
+            and self.ends[-1] == len(self.ends)
+            and self.ends[0] == 1
+            and len(set(self.ends)) == len(self.ends)
+        ):
+            return range(len(self.ends))
+        begins = [0, *self.ends]
+        return [read for read, end in enumerate(self.ends) for _ in range(begins[read], end)]
+
+    def certainty(self, reads: Sequence[int]) -> tuple[Literal["kernel", "user"], int, int]:
+        """Clock, longest read lag and largest uncertainty (ns) of the reads that completed events, one entry an event.
+
+        A read that only brought the end of one event, and nothing after it, is as exact as its stamp.
+        """
+        stamped = [control is not NO_STAMP for control in self.controls]
+        bearing = set(reads) or range(len(self.stamps))
+        lag_ns = max((self.times[read] - self.stamps[read] for read in bearing), default=0)
+        crowded = {read for read, after in zip(reads, reads[1:], strict=False) if read == after}
+        crowded |= {read for read in bearing if not stamped[read] or read in self.first_possible_ns}
+        clock: Literal["kernel", "user"] = "kernel" if all(stamped[read] for read in bearing) else "user"
+        return clock, max(lag_ns, 0), max(map(self._uncertainty_ns, crowded), default=0)
+
+    def _uncertainty_ns(self, read: int) -> int:
+        first_ns = self.first_possible_ns.get(read, 1)
+        if not first_ns:
+            return 0
+        return max(self.stamps[read] - max(first_ns, self.times[read - 1] if read else self.sent_ns or 0), 0)
+
+
+class Connection:
+    """A socket, its watcher, and the answer that it is being read into, if any.
+
+    `on_readable` runs for every chunk and is the hot path of the product: what can be done once an answer, or after it, is
+    not done here.
+    """
+
+    __slots__ = (
+        "_bytes_before", "_into", "_polls", "_retransmits", "_segments", "_view", "_watcher", "answer", "buffer",
+        "bytes_read", "closed", "reads", "remote_address", "sock", "wake",
+    )  # fmt: skip
+
+    def __init__(self, sock: _socket.socket, remote_address: str, buffer: bytearray, polls: PollClock) -> None:
+        self.sock = sock
+        self.remote_address = remote_address
+        self.answer: Answer | None = None
+        self.wake: Callable[[], None] = _nobody
+        self.closed = False
+        self.reads = 0
+        self.bytes_read = 0
+        self.buffer = buffer  # one for all connections: nothing stays in it
+        self._view = memoryview(buffer)
+        self._into = [buffer]
+        self._bytes_before = 0
+        self._retransmits = 0
+        self._segments = Segments()
+        self._polls = polls
+        self._watcher: Any = None
+
+    def listen(self) -> None:
+        self._watcher = gevent.get_hub().loop.io(self.sock.fileno(), READABLE, ref=False)
+        self._watcher.start(self.on_readable)
+
+    def begin(self, answer: Answer, flight: Flight) -> None:
+        self.answer = answer
+        self.wake = flight.wake
+        self._bytes_before = self.bytes_read
+        answer.remote_address = self.remote_address
+
+    def on_readable(self) -> None:
+        answer = self.answer
+        if answer is None:
+            self.on_idle_readable()
+            return
+        now_ns = time_ns()
+        try:
+            size, control, _, _ = self.sock.recvmsg_into(self._into, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            self._lost(answer, e)
+            return
+        if not size:
+            self._ended(answer, now_ns)
+            return
+        self.reads += 1
+        self.bytes_read += size
+        answer.times.append(now_ns)
+        answer.controls.append(control[0][2] if control else NO_STAMP)
+        try:
+            answer.feed(self._view[:size])
+        except httptools.HttpParserError as e:
+            answer.misfit(e)
+        answer.ends.append(len(answer.pieces))
+        if answer.settled:
+            self.wake()
+        elif size == READ_BYTES or not control or self.buffer.count(b"data:", 0, size) > 1:
+            self._look_closer(answer, size, stamped=bool(control))
+
+    def _ended(self, answer: Answer, now_ns: int) -> None:
+        answer.end(now_ns)
+        self._watcher.stop()  # it would be readable for ever
+        self.wake()
+
+    def _lost(self, answer: Answer, error: OSError) -> None:
+        answer.fail("reset", f"the connection was lost while the answer was awaited: {error.strerror}")
+        self._watcher.stop()
+        self.wake()
+
+    def _look_closer(self, answer: Answer, size: int, stamped: bool) -> None:
+        """At a read that may hold several chunks: since when can the first of them have lain there?"""
+        if size == READ_BYTES:
+            self.reads -= 1  # it may have ended within a segment
+            self.check_size(answer)
+        info = stamps.tcp_info(self.sock)
+        if self._segments.one(info, self.reads, self.bytes_read) and stamped:
+            answer.first_possible_ns[len(answer.times) - 1] = 0
+        else:
+            answer.first_possible_ns[len(answer.times) - 1] = max(self._polls.seen_empty_ns(), 1)
+
+    def check_size(self, answer: Answer) -> None:
+        """An answer without end must not take the generator's memory with it."""
+        size = self.bytes_read - self._bytes_before
+        if size > MAX_ANSWER_BYTES or (size > MAX_HEAD_BYTES and answer.status is None):
+            answer.fail("malformed", f"{'an answer' if answer.status else 'headers'} of more than {size >> 20} MiB")
+            self.wake()
+
+    def account(self, answer: Answer) -> None:
+        """The kernel's side of an answer that is over, whose last read brought more than its last chunk."""
+        info = stamps.tcp_info(self.sock)
+        one = self._segments.one(info, self.reads, self.bytes_read)
+        last = len(answer.times) - 1
+        if last >= 0 and last not in answer.first_possible_ns:
+            stamped = answer.controls[last] is not NO_STAMP
+            answer.first_possible_ns[last] = 0 if one and stamped else max(self._polls.seen_empty_ns(), 1)
+        if info is not None:
+            answer.rtt_us = info.rtt_us
+            answer.retransmits = info.retransmits - self._retransmits
+            self._retransmits = info.retransmits
+        answer.response_bytes = self.bytes_read - self._bytes_before
+
+    def send(self, request: bytes, answer: Answer, flight: Flight) -> None:
+        """Write all of it, or as much as the server wants to hear before it answers."""
+        data = self.sealed(request)
+        answer.sent_ns = time_ns()
+        sent = self._send_some(data, answer)
+        if sent == len(data) or answer.settled:
+            return
+        rest = memoryview(data)
+        watcher = gevent.get_hub().loop.io(self.sock.fileno(), WRITABLE)
+        watcher.start(flight.wake)
+        try:
+            while not answer.settled and sent < len(data):
+                flight.sleep()
+                sent += self._send_some(rest[sent:], answer)
+        finally:
+            watcher.stop()
+            watcher.close()
+        answer.reusable = answer.reusable and sent == len(data)
+
+    def _send_some(self, data: bytes | memoryview, answer: Answer) -> int:
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as e:
+            while not answer.settled and (before := self.bytes_read) >= 0:  # it may have said why before it hung up
+                self.on_readable()
+                if self.bytes_read == before:
+                    break
+            if not answer.complete:
+                answer.error = None
+                answer.fail("write", f"the connection was lost while the request was written: {e.strerror}")
+            answer.reusable = False
+            return 0
+
+    def sealed(self, data: bytes) -> bytes:
+        return data
+
+    def alive(self) -> bool:
+        """Before it is used again: whether the server has not closed it meanwhile."""
+        if not self.closed:
+            self.on_idle_readable()
+        return not self.closed
+
+    def on_idle_readable(self) -> None:
+        """Whatever comes while nothing was asked, the connection is no longer fit for use."""
+        try:
+            self.sock.recv(1)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+        self.answer = None
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()  # before the descriptor gets a new owner
+            self._watcher = None
+        self.sock.close()
+
+
+class TlsConnection(Connection):
+    """The ciphertext is read with its stamps and deciphered in memory; a record belongs to the read that completed it."""
+
+    __slots__ = ("_plain_bytes", "_read", "_sealed_in", "_sealed_out", "_tls")
+
+    def __init__(
+        self,
+        sock: _socket.socket,
+        remote_address: str,
+        buffer: bytearray,
+        polls: PollClock,
+        context: ssl.SSLContext,
+        host: str,
+    ) -> None:
+        super().__init__(sock, remote_address, buffer, polls)
+        self._sealed_in, self._sealed_out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._sealed_in, self._sealed_out, server_hostname=host)
+        self._read: Any = self._tls.read  # which typeshed takes to return bytes even where it fills a buffer
+        self._plain_bytes = 0
+
+    def shake_hands(self, flight: Flight) -> None:
+        """Raises Broken where the server's certificate, or the server, is not what it should be."""
+        watcher = gevent.get_hub().loop.io(self.sock.fileno(), READABLE)
+        watcher.start(flight.wake)
+        try:
+            while not self._hands_shaken():
+                flight.sleep()
+                if self._take_in() == 0:
+                    raise Broken("tls", "handshake failed: the server closed the connection")
+        except ssl.SSLCertVerificationError as e:
+            raise Broken("tls", f"the server's certificate is refused: {e.verify_message}") from e
+        except OSError as e:
+            raise Broken("tls", f"handshake failed: {_reason(e)}") from e
+        finally:
+            watcher.stop()
+            watcher.close()
+
+    def _hands_shaken(self) -> bool:
+        try:
+            self._tls.do_handshake()
+            return True
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._give_out()
+
+    def _take_in(self) -> int:
+        """Bytes of ciphertext read: 0 at the end of the connection, -1 where there was nothing."""
+        try:
+            size = self.sock.recv_into(self.buffer)
+        except BlockingIOError:
+            return -1
+        self.reads += 1
+        self.bytes_read += size
+        self._sealed_in.write(self._view[:size])
+        return size
+
+    def _give_out(self) -> None:
+        """What TLS itself has to say: some hundred bytes, for which there is always room."""
+        if self._sealed_out.pending:
+            try:
+                self.sock.send(self._sealed_out.read())
+            except OSError:
+                pass  # the next read tells
+
+    def begin(self, answer: Answer, flight: Flight) -> None:
+        super().begin(answer, flight)
+        self._plain_bytes = 0
+
+    def on_readable(self) -> None:
+        answer = self.answer
+        if answer is None:
+            self.on_idle_readable()
+            return
+        now_ns = time_ns()
+        try:
+            size, control, _, _ = self.sock.recvmsg_into(self._into, ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            self._lost(answer, e)
+            return
+        if not size:
+            self._ended(answer, now_ns)
+            return
+        self.reads += 1
+        self.bytes_read += size
+        self._sealed_in.write(self._view[:size])
+        heard, events = self._decipher(answer, now_ns)
+        if heard:
+            answer.times.append(now_ns)
+            answer.controls.append(control[0][2] if control else NO_STAMP)
+            answer.ends.append(len(answer.pieces))
+        if answer.settled:
+            self.wake()
+        elif heard and (size == READ_BYTES or not control or events > 1):
+            self._look_closer(answer, size, stamped=bool(control))
+
+    def _decipher(self, answer: Answer, now_ns: int) -> tuple[int, int]:
+        """Feed the answer what has become readable: (bytes of it, how often they say `data:`)."""
+        heard = events = 0
+        try:
+            while self._sealed_in.pending and not answer.settled:
+                size: int = self._read(READ_BYTES, self.buffer)
+                if not size:  # the server has said goodbye
+                    answer.end(now_ns)
+                    break
+                heard += size
+                events += self.buffer.count(b"data:", 0, size)
+                answer.feed(self._view[:size])
+        except ssl.SSLWantReadError:
+            pass  # the rest of the record is on its way
+        except ssl.SSLError as e:
+            answer.fail("tls", f"what came cannot be deciphered: {_reason(e)}")
+        except httptools.HttpParserError as e:
+            answer.misfit(e)
+        if self._sealed_out.pending:
+            self._give_out()
+        self._plain_bytes += heard
+        return heard, events
+
+    def account(self, answer: Answer) -> None:
+        super().account(answer)
+        answer.response_bytes = self._plain_bytes
+        answer.reusable = answer.reusable and not self._sealed_in.pending
+
+    def sealed(self, data: bytes) -> bytes:
+        self._tls.write(data)
+        return self._sealed_out.read()
+
+    def on_idle_readable(self) -> None:
+        """TLS may talk about itself (session tickets, new keys); anything else ends the connection."""
+        try:
+            size = self._take_in()
+            if size < 0:
+                return
+            if size:
+                self._tls.read(1)
+        except ssl.SSLWantReadError:
+            self._give_out()
+            return
+        except OSError:
+            pass
+        self.close()
+
+
+class Endpoint:
+    """Where a target is: address, trust, time limits, and its idle connections, the last used at the end."""
+
+    def __init__(self, target: Target) -> None:
+        url = urlsplit(target.url)
+        self.host = url.hostname or ""
+        self.port = url.port or (443 if url.scheme == "https" else 80)
+        self.timeouts = target.timeouts
+        self.context = _trust(target) if url.scheme == "https" else None
+        self.idle: dict[Connection, None] = {}
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def take(self) -> Connection | None:
+        while self.idle:
+            connection, _ = self.idle.popitem()
+            if connection.alive():
+                return connection
+        return None
+
+
+def _trust(target: Target) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if target.ca_file:
+        context.load_verify_locations(cafile=target.ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Wire:
+    """All connections of a process. It belongs to the thread that made it, whose gevent hub drives it."""
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        self._stamping = stamps.stamping_socket()
+        self._polls = PollClock()
+        self._buffer = bytearray(READ_BYTES)
+        self._endpoints = {target.name: Endpoint(target) for target in targets}
+
+    def exchange(
+        self, target: str, request: bytes, flight: Flight, *, bodiless: bool = False, terminal: bytes = b""
+    ) -> Answer:
+        """Send a whole request, headers and all, and wait for what comes of it.
+
+        `bodiless`: the answer has no body whatever its headers say (HEAD). `terminal`: the data of the event after which
+        the end of the message is not waited for.
+        """
+        endpoint = self._endpoints[target]
+        try:
+            connection = endpoint.take()
+            if connection is not None:
+                answer = Answer(bodiless)
+                answer.reused = True
+                self._converse(endpoint, connection, answer, request, flight, terminal)
+                if not _is_stale(answer):
+                    return answer
+            answer = Answer(bodiless)
+            try:
+                connection = self._connect(endpoint, answer, flight)
+            except Broken as broken:
+                answer.fail(broken.word, broken.detail)
+                answer.finish(time_ns())
+                return answer
+            self._converse(endpoint, connection, answer, request, flight, terminal)
+            return answer
+        finally:
+            flight.land()
+
+    def _converse(
+        self,
+        endpoint: Endpoint,
+        connection: Connection,
+        answer: Answer,
+        request: bytes,
+        flight: Flight,
+        terminal: bytes,
+    ) -> None:
+        connection.begin(answer, flight)
+        try:
+            flight.watch(_patience(connection, answer, endpoint.timeouts, terminal))
+            connection.send(request, answer, flight)
+            while not answer.settled:
+                flight.sleep()
+        except Broken as broken:
+            answer.fail(broken.word, broken.detail)
+        finally:
+            connection.account(answer)
+            answer.finish(time_ns())
+            if answer.complete and answer.reusable and not answer.error:
+                connection.answer = None
+                endpoint.idle[connection] = None
+            else:
+                connection.close()
+
+    def _connect(self, endpoint: Endpoint, answer: Answer, flight: Flight) -> Connection:
+        begun_ns = time_ns()
+        limit_s = endpoint.timeouts.connect_s
+
+        def judge(now_ns: int) -> float:
+            left_s = limit_s - (now_ns - begun_ns) / 1e9
+            if left_s <= 0:
+                raise Broken("timeout_connect", f"no connection to {endpoint} within {limit_s:g} s")
+            return left_s
+
+        flight.watch(judge)
+        addresses = _resolve(endpoint, flight)
+        resolved_ns = time_ns()
+        answer.dns_dur_ns = resolved_ns - begun_ns if not _is_literal(endpoint.host) else 0
+        sock, remote_address = _connect_to_one(addresses, flight)
+        connected_ns = time_ns()
+        answer.connect_dur_ns = connected_ns - resolved_ns
+        answer.tls_dur_ns = 0
+        connection = Connection(sock, remote_address, self._buffer, self._polls)
+        if endpoint.context is not None:
+            connection = TlsConnection(sock, remote_address, self._buffer, self._polls, endpoint.context, endpoint.host)
+            try:
+                connection.shake_hands(flight)
+            except BaseException:
+                connection.close()
+                raise
+            answer.tls_dur_ns = time_ns() - connected_ns
+        connection.listen()
+        return connection
+
+    def close(self) -> None:
+        for endpoint in self._endpoints.values():
+            for connection in endpoint.idle:
+                connection.close()
+            endpoint.idle.clear()
+        self._polls.close()
+        if self._stamping is not None:
+            self._stamping.close()
+
+
+def _patience(
+    connection: Connection, answer: Answer, timeouts: Timeouts, terminal: bytes
+) -> Callable[[int], float | None]:
+    """How long an answer is waited for, as a judge of its flight."""
+    begun_ns = time_ns()
+
+    def judge(now_ns: int) -> float | None:
+        began_ns = answer.sent_ns or begun_ns
+        total_s = timeouts.total_s - (now_ns - began_ns) / 1e9
+        if total_s <= 0:
+            raise Broken("timeout_total", f"the answer was not complete after {timeouts.total_s:g} s")
+        if not answer.times:
+            left_s = timeouts.first_byte_s - (now_ns - began_ns) / 1e9
+            if left_s <= 0:
+                raise Broken("timeout_first_byte", f"no byte of the answer within {timeouts.first_byte_s:g} s")
+            return min(total_s, left_s)
+        silent_s = (now_ns - answer.times[-1]) / 1e9
+        if terminal and silent_s >= LINGER_S and _ends_with(answer.pieces, terminal):
+            answer.settled = True
+            return None
+        if silent_s >= timeouts.idle_s:
+            raise Broken("timeout_idle", f"nothing came for {timeouts.idle_s:g} s in the middle of the answer")
+        connection.check_size(answer)
+        return min(total_s, timeouts.idle_s - silent_s, LINGER_S)
+
+    return judge
+
+
+def _ends_with(pieces: Sequence[bytes], terminal: bytes) -> bool:
+    tail = b"".join(pieces[-4:]).rstrip(b"\r\n")
+    return tail.endswith((b"data: " + terminal, b"data:" + terminal))
+
+
+def _is_stale(answer: Answer) -> bool:
+    """A kept connection turned out to be closed, and the server has not said a word: the request may go out again."""
+    lost = answer.closed or (answer.error is not None and answer.error[0] in ("write", "reset"))
+    return lost and not answer.times
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+Address = tuple[int, tuple[Any, ...]]
+"""Family and what `connect` takes."""
+
+
+def _resolve(endpoint: Endpoint, flight: Flight) -> list[Address]:
+    """A literal address costs nothing; a name is looked up by gevent's resolver for each new connection."""
+    resolver = _socket if _is_literal(endpoint.host) else gevent.get_hub().resolver
+    try:
+        found = flight.during(
+            lambda: resolver.getaddrinfo(endpoint.host, endpoint.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, 0)
+        )
+    except (OSError, UnicodeError) as e:
+        raise Broken("dns", f"{endpoint.host} cannot be resolved: {_reason(e)}") from e
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _connect_to_one(addresses: Sequence[Address], flight: Flight) -> tuple[_socket.socket, str]:
+    """The first that accepts, in the resolver's order; the last one's refusal where none does."""
+    code, where = 0, ""
+    for family, address in addresses:
+        try:
+            sock = _socket.socket(family, _socket.SOCK_STREAM)
+        except OSError as e:
+            raise Broken(_word_of(e.errno or 0), f"no socket: {e.strerror}") from e
+        where = address[0]
+        try:
+            code = _connect_socket(sock, address, flight)
+        except BaseException:
+            sock.close()
+            raise
+        if not code:
+            return sock, where
+        sock.close()
+    raise Broken(_word_of(code), f"{where} cannot be reached: {os.strerror(code)}")
+
+
+def _connect_socket(sock: _socket.socket, address: tuple[Any, ...], flight: Flight) -> int:
+    """0, or why not."""
+    sock.setblocking(False)
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    if sys.platform == "linux":
+        sock.setsockopt(_socket.SOL_SOCKET, stamps.SO_TIMESTAMPNS, 1)
+    code = sock.connect_ex(address)
+    if code != errno.EINPROGRESS:
+        return code
+    watcher = gevent.get_hub().loop.io(sock.fileno(), WRITABLE)
+    watcher.start(flight.wake)
+    try:
+        flight.sleep()
+    finally:
+        watcher.stop()
+        watcher.close()
+    return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+
+
+def _word_of(code: int) -> ErrorWord:
+    if code in OURS:
+        return "generator"
+    return "timeout_connect" if code == errno.ETIMEDOUT else "connect"
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+    return str(reason or error)
+
+
+def _nobody() -> None:
+    pass
+
+
+def decoded_pieces(answer: Answer) -> list[bytes]:
+    """The body's pieces without their content coding. We ask for none; some servers compress anyway.
+
+    Raises Broken ("malformed") for a coding that is not known or does not fit. Each piece keeps its place, so that what it
+    deciphers to keeps its stamp.
+    """
+    coding = answer.header(b"content-encoding").strip().lower()
+    if coding in (b"", b"identity") or not answer.pieces:
+        return answer.pieces
+    if coding not in (b"gzip", b"x-gzip", b"deflate"):
+        raise Broken("malformed", f"the answer is coded as {coding.decode(errors='replace')}, which was not asked for")
+    try:
+        return _inflate(answer.pieces, zlib.MAX_WBITS | 32)
+    except zlib.error as e:
+        if coding == b"deflate":
+            try:
+                return _inflate(answer.pieces, -zlib.MAX_WBITS)  # without the zlib wrapper, as some send it
+            except zlib.error:
+                pass
+        raise Broken("malformed", f"the answer's {coding.decode()} coding is broken: {e}") from e
+
+
+def _inflate(pieces: Sequence[bytes], window_bits: int) -> list[bytes]:
+    inflater = zlib.decompressobj(window_bits)
+    out, size = [], 0
+    for piece in pieces:
+        out.append(inflater.decompress(piece, MAX_ANSWER_BYTES - size + 1))
+        size += len(out[-1])
+        if size > MAX_ANSWER_BYTES:
+            raise Broken("malformed", f"the answer inflates to more than {MAX_ANSWER_BYTES >> 20} MiB")
+    return out
