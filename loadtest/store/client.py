@@ -1,0 +1,209 @@
+"""The one way to a store: clickhouse-connect over HTTP, whether a ClickHouse server or the embedded one answers.
+
+clickhouse-connect is imported when a connection is made, not before: it costs a tenth of a second that `--help` need
+not pay, and a process that has imported it can no longer import Locust.
+"""
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from loadtest.store import directory, migrations
+from loadtest.store.address import Address, parse
+from loadtest.store.errors import AccessDenied, StatementRefused, StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.httpclient import HttpClient
+
+CONNECT_TIMEOUT_S = 10
+ANSWER_TIMEOUT_S = 300
+UNKNOWN_DATABASE = 81
+DENIED = {192, 193, 194, 497, 516}  # unknown user, wrong password, required password, access denied, authentication
+EXACTLY_ONCE = {"insert_deduplicate": 1, "deduplicate_blocks_in_dependent_materialized_views": 1}
+
+
+def open_store(spec: str | None = None, environ: Mapping[str, str] = os.environ) -> "Store":
+    """Open the store that `spec` names; None: LOADTEST_STORE, else the user's data directory.
+
+    A directory's embedded server is started unless it runs, and kept running until this Store is closed; a server's
+    database is created if missing. The tables are made by `Store.migrate`.
+    """
+    where = parse(spec, environ)
+    if isinstance(where, Address):
+        return Store(where, _connect_or_create(where))
+    lease = directory.Lease.take(where)
+    try:
+        address = directory.find_or_start(where)
+        return Store(address, _connect(address), lease)
+    except BaseException:
+        lease.release()
+        raise
+
+
+class Store:
+    """One connection. For one thread at a time; another thread or process makes its own with `Store.connect`."""
+
+    def __init__(self, address: Address, client: "HttpClient", lease: directory.Lease | None = None) -> None:
+        self.address = address
+        self._client = client
+        self._lease = lease
+        self._types: dict[str, dict[str, str]] = {}
+
+    @classmethod
+    def connect(cls, address: Address) -> Self:
+        """Another connection to an open store. The one that opened it keeps an embedded server alive, this one not."""
+        return cls(address, _connect(address))
+
+    def migrate(self) -> list[migrations.Migration]:
+        """Bring the tables to this tool's version; returns what was applied."""
+
+        def record(migration: migrations.Migration) -> None:
+            row: dict[str, list[Any]] = {
+                "version": [migration.version],
+                "name": [migration.name],
+                "checksum": [migration.checksum],
+            }
+            self.insert(migrations.RECORD, row)
+
+        return migrations.migrate(migrations.shipped(), self._command, self.query, record)
+
+    def insert(self, table: str, columns: Mapping[str, Sequence[Any]], token: str | None = None) -> None:
+        """Store rows given as columns of one length. DateTime64 columns take integers, in the column's own unit.
+
+        Repeated with the same token, the rows are stored once, in the tables that views feed as well; the table needs a
+        deduplication window for that. So after StoreUnavailable, insert the same batch again.
+        """
+        lengths = {len(values) for values in columns.values()}
+        if len(lengths) != 1:
+            sizes = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
+            raise ValueError(f"columns for {table} must be of one length, these are: {sizes or 'none'}")
+        if lengths == {0}:
+            return
+        types = self._column_types(table, columns)
+        settings = {**EXACTLY_ONCE, "insert_deduplication_token": token or uuid.uuid4().hex}
+        with _mapped(self.address):
+            self._client.insert(
+                table,
+                list(columns.values()),
+                column_names=list(columns),
+                column_type_names=[types[name] for name in columns],
+                column_oriented=True,
+                settings=settings,
+            )
+
+    def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Rows of a query; `{name:Type}` in it is bound to `params[name]` by the server.
+
+        A DateTime64 comes as a datetime, cut to microseconds: where nanoseconds matter, ask for toUnixTimestamp64Nano.
+        """
+        with _mapped(self.address):
+            return list(self._client.query(sql, parameters=dict(params or {})).named_results())
+
+    def close(self) -> None:
+        """End the connection, and this Store's claim on an embedded server. May be called twice."""
+        self._client.close()
+        self._client.http.clear()
+        if self._lease:
+            self._lease.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _command(self, sql: str) -> None:
+        with _mapped(self.address):
+            self._client.command(sql)
+
+    def _column_types(self, table: str, columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+        """Asked once for a table, and again when a column is not known, since a migration may have added it."""
+        types = self._types.get(table, {})
+        if not types.keys() >= columns.keys():
+            types = {row["name"]: row["type"] for row in self.query(f"DESCRIBE TABLE {table}")}
+            self._types[table] = types
+        if missing := sorted(columns.keys() - types.keys()):
+            raise ValueError(f"table {table} has no column {', '.join(missing)}; it has {', '.join(types)}")
+        return types
+
+
+def _connect_or_create(address: Address) -> "HttpClient":
+    try:
+        return _connect(address)
+    except StatementRefused as error:
+        if error.code != UNKNOWN_DATABASE:
+            raise
+    client = _connect(address, database="default")
+    try:
+        with _mapped(address):
+            name = address.database.replace("\\", "\\\\").replace("`", "\\`")
+            client.command(f"CREATE DATABASE IF NOT EXISTS `{name}`")
+    finally:
+        client.close()
+    return _connect(address)
+
+
+def _connect(address: Address, database: str | None = None) -> "HttpClient":
+    from clickhouse_connect.driver.httpclient import HttpClient
+    from clickhouse_connect.driver.httputil import get_pool_manager
+
+    _quiet()
+    with _mapped(address):
+        return HttpClient(
+            interface=address.scheme,
+            host=address.host,
+            port=address.port,
+            username=address.user,
+            password=address.password,
+            database=database or address.database,
+            compress=False if address.loopback else "lz4",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            send_receive_timeout=ANSWER_TIMEOUT_S,
+            client_name="loadtest",
+            ca_cert=address.ca_file,
+            autogenerate_session_id=False,
+            # without it the proxy of the environment would be asked for 127.0.0.1
+            pool_mgr=get_pool_manager() if address.loopback and address.scheme == "http" else None,
+            dedicated_pool=not (address.loopback and address.scheme == "http"),
+        )
+
+
+def _quiet() -> None:
+    """clickhouse-connect logs a warning for each failure that it raises as well; the exception says it once."""
+    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _mapped(address: Address) -> Iterator[None]:
+    """Foreign errors become StoreErrors here, and only here."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError, Error, OperationalError
+
+    try:
+        yield
+    except OperationalError as error:
+        if error.code is None:
+            raise StoreUnavailable(f"the store {address} does not answer: {_reason(error)}") from error
+        raise _refused(address, error) from error
+    except Error as error:
+        raise _refused(address, error) from error
+    except ClickHouseError as error:
+        raise StoreError(f"the store {address}: {error}") from error
+
+
+def _refused(address: Address, error: Any) -> StoreError:
+    if error.code in DENIED:
+        how = "check the user and the password" if error.code != 497 else "the user lacks the right"
+        return AccessDenied(f"the store {address} denies access to user {address.user}; {how} ({_reason(error)})")
+    return StatementRefused(f"the store {address} refused a statement: {_reason(error)}", error.code)
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error.__context__
+    text = str(error) if cause is None else str(getattr(cause, "reason", None) or cause)
+    return " ".join(text.split())

@@ -1,0 +1,207 @@
+"""A directory as a store: who serves it, who uses it, and how the two find each other.
+
+Files in the directory, besides the engine's `data`:
+
+    lock           held exclusively, for its whole life, by the one process that serves the directory; holds its pid
+    lease          held shared by every process that uses the store; when nobody does, the server ends
+    server.json    where the server listens and the passwords; readable by the owner alone; written when it is ready
+    server.log     what the server had to say
+
+The kernel drops flocks with the process that held them, so kill -9 anywhere leaves nothing that blocks. A lock file may
+be removed by whoever holds it exclusively; so a lock counts only if its file is still the one in the directory.
+"""
+
+import fcntl
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from loadtest.store.address import Address
+from loadtest.store.errors import DirectoryUnusable, StoreNotStarted, StoreOwned
+
+LOCK, LEASE, SERVER, LOG = "lock", "lease", "server.json", "server.log"
+DATABASE = "loadtest"
+POLL_S = 0.02
+SILENCE_S = 30  # a server that is starting says what it does; this long without a word is too long
+READY = b"ready\n"
+OWNED = b"owned\n"
+
+
+class Server(msgspec.Struct, frozen=True):
+    """The content of server.json."""
+
+    pid: int
+    port: int
+    passwords: dict[str, str]  # by user: default may do anything, reader may only read
+
+    def __repr__(self) -> str:
+        return f"Server(pid={self.pid}, port={self.port})"
+
+    def address(self, directory: Path, user: str = "default") -> Address:
+        return Address("http", "127.0.0.1", self.port, DATABASE, user, self.passwords[user], directory=str(directory))
+
+
+def try_lock(path: Path, operation: int) -> int | None:
+    """A descriptor that holds `path` (LOCK_SH or LOCK_EX), or None if another process is in the way."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, operation | fcntl.LOCK_NB)
+            if _still_there(path, fd):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _still_there(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+class Lease:
+    """This process's claim that the server of a directory stay alive."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def take(cls, directory: Path) -> "Lease":
+        """Also makes the directory. Waits while a server that nobody used is on its way out."""
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            deadline = time.monotonic() + SILENCE_S
+            while (fd := try_lock(directory / LEASE, fcntl.LOCK_SH)) is None:
+                if time.monotonic() > deadline:
+                    raise StoreOwned(
+                        f"the store {directory} is being closed by process {owner(directory)}, which hangs"
+                    )
+                time.sleep(POLL_S)
+        except OSError as error:
+            raise DirectoryUnusable(f"{directory} cannot hold a store: {error.strerror or error}") from error
+        return cls(fd)
+
+    def release(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def owner(directory: Path) -> int | None:
+    """The pid of the process that serves a directory; None if nobody does."""
+    path = directory / LOCK
+    if not path.exists():
+        return None
+    fd = try_lock(path, fcntl.LOCK_SH)
+    if fd is not None:
+        os.close(fd)
+        return None
+    try:
+        return int(path.read_text() or 0)
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def read_server(directory: Path) -> Server | None:
+    try:
+        return msgspec.json.decode((directory / SERVER).read_bytes(), type=Server)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def write_server(directory: Path, server: Server) -> None:
+    """Appears at once and whole; never readable by others, not even for a moment."""
+    part = directory / f"{SERVER}.part"
+    part.unlink(missing_ok=True)
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(msgspec.json.encode(server))
+    part.replace(directory / SERVER)
+
+
+def find_or_start(directory: Path) -> Address:
+    """The address of the directory's server, started if there is none. Whoever calls holds a lease."""
+    deadline = time.monotonic() + SILENCE_S
+    while time.monotonic() < deadline:
+        pid = owner(directory)
+        if pid is None:
+            _start(directory)
+        else:
+            server = read_server(directory)
+            if server and server.pid == pid and _listens(server.port):
+                return server.address(directory)
+            time.sleep(POLL_S)
+    raise StoreOwned(
+        f"the store {directory} belongs to process {pid}, which does not answer; end it, or use another directory"
+    )
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=POLL_S * 50).close()
+    except OSError:
+        return False
+    return True
+
+
+def _start(directory: Path) -> None:
+    """Start a server and return when it is ready, or when another process was first."""
+    read_end, write_end = os.pipe()
+    try:
+        with (directory / LOG).open("ab") as log:
+            launcher = subprocess.Popen(
+                [sys.executable, "-P", "-m", "loadtest.store.embedded", str(directory), "--ready-fd", str(write_end)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[write_end],
+                start_new_session=True,
+            )
+        os.close(write_end)
+        write_end = -1
+        launcher.wait()  # it forks the server off and ends, so that the server is nobody's zombie
+        _await_ready(directory, read_end)
+    except OSError as error:
+        raise StoreNotStarted(f"the server of the store {directory} could not be started: {error}") from error
+    finally:
+        os.close(read_end)
+        if write_end >= 0:
+            os.close(write_end)
+
+
+def _await_ready(directory: Path, fd: int) -> None:
+    said = b""
+    while select.select([fd], [], [], SILENCE_S)[0]:
+        heard = os.read(fd, 4096)
+        said += heard
+        if said.endswith((READY, OWNED)):
+            return
+        if not heard:
+            raise StoreNotStarted(
+                f"the server of the store {directory} ended while starting: {last_line(directory / LOG)}\n"
+                f"more in {directory / LOG}"
+            )
+    doing = said.decode().split("\n")[-2:-1] or ["starting"]
+    raise StoreNotStarted(
+        f"the server of the store {directory} said nothing for {SILENCE_S} s after {doing[0]!r}; see {directory / LOG}"
+    )
+
+
+def last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").split("\n")
+    except OSError as error:
+        return str(error)
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
