@@ -1,9 +1,10 @@
 """When requests are due: pure functions of a seeded generator, in seconds from the stage's start.
 
 An arrival pattern is one struct: its class name in lower case is its `kind` in a plan, its fields are the plan's keys,
-and `offsets` yields ascending due times, without end unless the pattern has one. Whoever reads them stops at the
-stage's duration or number of requests. Each due time is computed from its own number where the definition allows it, so
-that no rounding adds up over a long stage; the one conversion to integer nanoseconds is `nanoseconds`.
+`expected` is the mean number of requests within a duration, and `offsets` yields ascending due times, without end
+unless the pattern has one. Whoever reads them stops at the stage's duration or number of requests. Each due time is
+computed from its own number where the definition allows it, so that no rounding adds up over a long stage; the one
+conversion to integer nanoseconds is `nanoseconds`.
 
 Only `random()` and `gammavariate` of `random.Random` are used: their values for a seed are pinned in the tests.
 """
@@ -36,6 +37,9 @@ class Constant(Pattern, frozen=True, kw_only=True):
 
     rate: Rate
 
+    def expected(self, duration_s: float) -> float:
+        return self.rate * duration_s
+
     def offsets(self, _rng: Random, _duration_s: float | None) -> Iterator[float]:
         n = 0
         while True:
@@ -47,6 +51,9 @@ class Poisson(Pattern, frozen=True, kw_only=True):
     """Independent, exponentially distributed gaps with mean 1 / rate: many users who do not know of each other."""
 
     rate: Rate
+
+    def expected(self, duration_s: float) -> float:
+        return self.rate * duration_s
 
     def offsets(self, rng: Random, _duration_s: float | None) -> Iterator[float]:
         due_s = 0.0
@@ -64,6 +71,9 @@ class Gamma(Pattern, frozen=True, kw_only=True):
     rate: Rate
     burstiness: Burstiness
 
+    def expected(self, duration_s: float) -> float:
+        return self.rate * duration_s
+
     def offsets(self, rng: Random, _duration_s: float | None) -> Iterator[float]:
         scale_s = 1 / (self.rate * self.burstiness)
         due_s = 0.0
@@ -80,6 +90,9 @@ class Ramp(Pattern, frozen=True, kw_only=True):
 
     from_: RampRate = field(name="from")
     to: RampRate
+
+    def expected(self, duration_s: float) -> float:
+        return (self.from_ + self.to) / 2 * duration_s
 
     def offsets(self, _rng: Random, duration_s: float | None) -> Iterator[float]:
         if duration_s is None:

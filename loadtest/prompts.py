@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from loadtest.errors import PlanError
+
 WORDS = """
     about act add after again air all also always an and animal answer any are as ask at back be been before begin
     between big both boy build but by call can cause change city close come could country cover cross day did do
@@ -110,10 +112,6 @@ class Dataset(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
 Prompts = Synthetic | Dataset
 
 
-class DatasetError(ValueError):
-    """A prompt file that cannot be used: which line, and what is expected there."""
-
-
 class Line(Struct, frozen=True):
     """What a line of a dataset may say. Other keys are the user's own and of no meaning here."""
 
@@ -145,14 +143,14 @@ class Lines:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as e:
-            raise DatasetError(f"{path} cannot be read: {e.strerror}") from None
+            raise PlanError(f"{path} cannot be read: {e.strerror}") from None
         weakref.finalize(self, os.close, self._descriptor)
         try:
             self._index()
         except OSError as e:  # a directory opens, and only then refuses to be read
-            raise DatasetError(f"{path} cannot be read: {e.strerror}") from None
+            raise PlanError(f"{path} cannot be read: {e.strerror}") from None
         if not len(self):
-            raise DatasetError(f"{path} is empty; each line must be {_EXPECTED}")
+            raise PlanError(f"{path} is empty; each line must be {_EXPECTED}")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -167,7 +165,7 @@ class Lines:
             while line := file.readline(MAX_LINE_BYTES):
                 if len(line) == MAX_LINE_BYTES:
                     place = f"{self.path} line {len(self) + 1}"
-                    raise DatasetError(f"{place} is longer than {MAX_LINE_BYTES} bytes; put one prompt on each line")
+                    raise PlanError(f"{place} is longer than {MAX_LINE_BYTES} bytes; put one prompt on each line")
                 self._decode(line, len(self))
                 offset += len(line)
                 self._offsets.append(offset)
@@ -177,7 +175,7 @@ class Lines:
             return self._decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             reason = str(e) if line.strip() else "it is empty"
-            raise DatasetError(f"{self.path} line {number + 1}: {reason}; it must be {_EXPECTED}") from None
+            raise PlanError(f"{self.path} line {number + 1}: {reason}; it must be {_EXPECTED}") from None
 
 
 _EXPECTED = (

@@ -1,0 +1,214 @@
+"""A plan file -> Plan, with every problem found in one go; and back to a file, and to a JSON schema.
+
+Three steps, each of which ends with all of its problems: the text is YAML (yamltext.py), the data has the shape of the
+plan structs, whose limits stand on their fields (shape.py), and the parts agree with each other (rules.py). `parse`
+reads nothing but its argument, so that a stored plan can be read where its files are not; `load` looks at them too.
+
+A plan is stored with its run, shown in reports and handed on: it never holds a secret, and a message about a place
+where one could stand never quotes what stands there.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import FieldInfo, fields, replace
+
+from loadtest import dialects, rules, shape, yamltext
+from loadtest.arrivals import Closed, Pattern
+from loadtest.errors import PlanError
+from loadtest.metrics import GOODPUT_LIMITS, METRICS
+from loadtest.prompts import Dataset
+from loadtest.types import Plan, Stage
+
+MAX_BYTES = 256 * 1024
+MAX_KEY_BYTES = 16 * 1024
+ENCODING = "utf-8"
+
+_HIDDEN = frozenset({"key", "headers", "body", "url", "store"})
+_SHAPE = shape.Shape(Plan, _HIDDEN)
+_TOKENS = ("input_tokens", "output_tokens")
+
+
+def load(path: Path | str) -> Plan:
+    """The plan in a file, checked together with the files that it names. Raises PlanError."""
+    path = Path(path)
+    plan = parse(_read_text(path), path.parent)
+    _raise_any(rules.file_problems(plan))
+    return plan
+
+
+def parse(text: str, base_dir: Path | str) -> Plan:
+    """The plan in a text; relative paths in it are taken from `base_dir`. Raises PlanError."""
+    if len(text.encode(ENCODING, "surrogatepass")) > MAX_BYTES:
+        raise PlanError(f"the plan is larger than {MAX_BYTES} bytes; put long prompts into a dataset")
+    try:
+        data = _with_full_tokens(yamltext.read(text))
+    except yamltext.YamlError as e:
+        raise PlanError(str(e)) from None
+    _raise_any(_SHAPE.problems(data))
+    plan = msgspec.convert(data, Plan)
+    _raise_any(rules.problems(plan))
+    return _with_absolute_paths(plan, Path(base_dir))
+
+
+def dump(plan: Plan) -> str:
+    """YAML that parses to the same plan: what differs from the defaults, in the order of the fields."""
+    return yamltext.write(_without_defaults(plan))
+
+
+def json_schema() -> dict[str, Any]:
+    """What an editor or a CI job checks a plan with. It knows types and limits, not what must agree with what."""
+    schema = msgspec.json.schema(Plan)
+    definitions = schema["$defs"]
+    definitions["Tokens"] = {"anyOf": [definitions["Tokens"]["properties"]["mean"], definitions["Tokens"]]}
+    definitions["Target"]["properties"]["dialect"]["enum"] = dialects.names()
+    definitions["Slo"]["properties"]["metric"]["enum"] = sorted(METRICS)
+    definitions["Plan"]["properties"]["goodput"]["propertyNames"] = {"enum": list(GOODPUT_LIMITS)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "loadtest plan", **schema}
+
+
+def resolve_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The secret of each target that has a `key`, by the target's name. Raises PlanError, which never quotes one."""
+    keys = {}
+    problems = []
+    for target in plan.targets:
+        if target.key is not None:
+            try:
+                keys[target.name] = _resolved(target.key, environ)
+            except ValueError as e:
+                problems.append(f"target {target.name} has no usable key: {e}")
+    _raise_any(problems)
+    return keys
+
+
+def describe(plan: Plan) -> str:
+    """What a run of the plan would do, in a few lines."""
+    names = ", ".join(target.name for target in plan.targets)
+    width = max(len(stage.name) for stage in plan.stages)
+    stages = [f"  {stage.name:{width}}  {_stage_words(stage)}" for stage in plan.stages]
+    return "\n".join([f"{plan.name}: {len(plan.stages)} stages, each request to {names}", *stages])
+
+
+def _stage_words(stage: Stage) -> str:
+    words = [_pattern_words(stage.arrivals)]
+    if stage.concurrency:
+        words.append(f"{stage.concurrency:,} at a time")
+    if stage.duration_s:
+        words.append(f"{stage.duration_s:g} s")
+    if stage.requests:
+        words.append(f"at most {stage.requests:,} requests" if stage.duration_s else f"{stage.requests:,} requests")
+    if stage.duration_s and not isinstance(stage.arrivals, Closed):
+        expected = ceil(stage.arrivals.expected(stage.duration_s))
+        words.append(f"about {min(expected, stage.requests or expected):,} requests to each target")
+    if stage.warmup:
+        words.append("warm-up")
+    return ", ".join(words)
+
+
+def _pattern_words(pattern: Pattern) -> str:
+    values = [f"{field.encode_name} {getattr(pattern, field.name):g}" for field in fields(pattern)]
+    return " ".join([str(pattern.__struct_config__.tag), *values])
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise PlanError(f"{path} does not exist; name a plan file") from None
+    except OSError as e:
+        raise PlanError(f"{path} cannot be read: {e.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise PlanError(f"{path} is larger than {MAX_BYTES} bytes; put long prompts into a dataset")
+    try:
+        return data.decode(f"{ENCODING}-sig")
+    except UnicodeDecodeError as e:
+        raise PlanError(f"{path} is not UTF-8 (byte {e.start}); save it as UTF-8") from None
+
+
+def _with_full_tokens(data: object) -> object:
+    """`input_tokens: 550` means {mean: 550}."""
+    if not isinstance(data, dict) or not isinstance(data.get("prompts"), dict):
+        return data
+    prompts = dict(data["prompts"])
+    for key in _TOKENS:
+        if type(prompts.get(key)) in (int, float):
+            prompts[key] = {"mean": prompts[key]}
+    return {**data, "prompts": prompts}
+
+
+def _with_absolute_paths(plan: Plan, base_dir: Path) -> Plan:
+    """Workers and later commands run in other directories."""
+
+    def absolute(path: str | None) -> str | None:
+        return os.path.abspath(base_dir / os.path.expanduser(path)) if path else path
+
+    def key(reference: str | None) -> str | None:
+        kind, _, path = (reference or "").partition(":")
+        return f"file:{absolute(path)}" if kind == "file" else reference
+
+    prompts = plan.prompts
+    return replace(
+        plan,
+        targets=[replace(target, key=key(target.key), ca_file=absolute(target.ca_file)) for target in plan.targets],
+        prompts=replace(prompts, path=absolute(prompts.path)) if isinstance(prompts, Dataset) else prompts,
+        fleet=replace(plan.fleet, listeners=absolute(plan.fleet.listeners)),
+        store=plan.store if "://" in (plan.store or "") else absolute(plan.store),
+    )
+
+
+def _resolved(reference: str, environ: Mapping[str, str]) -> str:
+    """The secret behind env:NAME or file:PATH; ValueError says what to set where there is none."""
+    kind, _, place = reference.partition(":")
+    if kind == "env":
+        secret, where, remedy = environ.get(place, ""), f"the environment variable {place}", "set it"
+    else:
+        secret, where, remedy = _file_text(Path(place)), f"the file {place}", "write the key into it"
+    secret = secret.strip()
+    if not secret:
+        raise ValueError(f"{where} is empty or not there; {remedy}")
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ValueError(f"{where} holds more than a key on one line, or characters that no key has; {remedy} alone")
+    return secret
+
+
+def _file_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_KEY_BYTES).decode("ascii", "replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as e:
+        raise ValueError(f"the file {path} cannot be read: {e.strerror}") from None
+
+
+def _without_defaults(value: object) -> object:
+    match value:
+        case msgspec.Struct():
+            config = value.__struct_config__
+            out: dict[str, object] = {config.tag_field: config.tag} if config.tag_field else {}
+            for field in fields(value):
+                inner = getattr(value, field.name)
+                if field.required or inner != _default(field):
+                    out[field.encode_name] = inner if field.name == "body" else _without_defaults(inner)
+            return out
+        case list():
+            return [_without_defaults(item) for item in value]
+        case dict():
+            return {key: _without_defaults(inner) for key, inner in value.items()}
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return int(value)
+    return value
+
+
+def _default(field: FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def _raise_any(problems: Iterable[str]) -> None:
+    if found := list(dict.fromkeys(problems)):
+        raise PlanError("\n".join(found))

@@ -1,0 +1,240 @@
+"""What the parts of a plan must agree on, and what no type can say: one small function a part, one line a problem.
+
+Each line names the place, what is there and what to write instead. What stands where a secret may stand is not told.
+"""
+
+import ast
+import re
+import ssl
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from loadtest import dialects
+from loadtest.arrivals import Closed, Ramp
+from loadtest.errors import PlanError
+from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
+from loadtest.prompts import Dataset, Lines
+from loadtest.stats import parse_stat
+from loadtest.types import Plan, Slo, Stage, Target, Timeouts
+
+_SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
+_SECRET_PARAMETER = re.compile(r"(^|[-_])(api[-_]?)?(key|token|secret|password|signature|sig)$", re.I)
+_SECRET_IN_BODY = re.compile(r"(api|secret)[-_]?key|(access|auth)[-_]token|client[-_]secret|authorization", re.I)
+_LOOKS_SECRET = re.compile(r"\b(Bearer|Basic)\s+[^\s{]|\b(sk|gsk|hf|nvapi|xai)[-_][A-Za-z0-9_-]{8}", re.I)
+_BY_REFERENCE = re.compile(r"([A-Za-z][A-Za-z-]{0,15} )?\{key\}")
+_SET_KEY = "set key: env:NAME or file:PATH"
+
+
+def problems(plan: Plan) -> Iterator[str]:
+    yield from _repeated_names("targets", [target.name for target in plan.targets])
+    yield from _repeated_names("stages", [stage.name for stage in plan.stages])
+    for i, target in enumerate(plan.targets):
+        yield from (f"targets[{i}].{problem}" for problem in _target(target, plan.fleet.workers))
+    for i, stage in enumerate(plan.stages):
+        yield from (f"stages[{i}].{problem}" for problem in _stage(stage))
+    if all(stage.warmup for stage in plan.stages):
+        yield "stages are warm-up only, which no result is taken from; add one without warmup: true"
+    for i, slo in enumerate(plan.slos):
+        yield from (f"slos[{i}].{problem}" for problem in _slo(slo, plan))
+    yield from _repeated_slos(plan.slos)
+    yield from _goodput(plan)
+    yield from _store(plan.store)
+
+
+def file_problems(plan: Plan) -> Iterator[str]:
+    """What is wrong with the files that the plan names. A dataset is read through, line by line."""
+    if isinstance(plan.prompts, Dataset):
+        try:
+            Lines(Path(plan.prompts.path))
+        except PlanError as e:
+            yield f"prompts.path: {e}"
+    for i, target in enumerate(plan.targets):
+        if target.ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=target.ca_file)
+            except OSError as e:  # ssl.SSLError is one
+                reason = e.strerror if not isinstance(e, ssl.SSLError) else "it holds no certificate in PEM form"
+                yield f"targets[{i}].ca_file is {target.ca_file!r}, which cannot be used: {reason}"
+    if plan.fleet.listeners is not None:
+        try:
+            ast.parse(Path(plan.fleet.listeners).read_bytes())
+        except OSError as e:
+            yield f"fleet.listeners is {plan.fleet.listeners!r}, which cannot be read: {e.strerror}"
+        except (SyntaxError, ValueError) as e:
+            yield f"fleet.listeners is {plan.fleet.listeners!r}, which is not Python: {e}"
+
+
+def _repeated_names(path: str, names: Sequence[str]) -> Iterator[str]:
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        other = first.setdefault(name.lower(), i)
+        if other != i:
+            yield f"{path}[{i}].name is {name!r}, as is that of {path}[{other}]; give each a name of its own"
+
+
+def _target(target: Target, workers: int) -> Iterator[str]:
+    secrets = [*_url_secrets(target.url), *_header_problems(target), *_body_secrets(target.body, "body")]
+    yield from secrets
+    if not secrets:  # for what these messages quote
+        yield from dialects.check(target)
+    for key, default in (("method", "POST"), ("expect_status", 200)):
+        if getattr(target, key) != default and target.dialect != "http":
+            yield f"{key} is {getattr(target, key)!r}; leave it out, only the dialect http has it"
+    yield from _timeouts(target.timeouts)
+    if target.max_in_flight is not None and target.max_in_flight < workers:
+        yield f"max_in_flight is {target.max_in_flight}; it must be at least fleet.workers ({workers}), which share it"
+
+
+def _url_secrets(url: str) -> Iterator[str]:
+    if re.match(r"[^/]*//[^/?#]*@", url):
+        yield f"url holds a user name or a password; take it out and {_SET_KEY}"
+        return
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if _SECRET_PARAMETER.search(name):
+            yield f"url holds a secret in its parameter {name}; take it out, {_SET_KEY} and send it in a header"
+    if parts.fragment:
+        yield "url has a part after #, which is never sent; take it out"
+
+
+def _header_problems(target: Target) -> Iterator[str]:
+    seen: set[str] = set()
+    for name, value in target.headers.items():
+        if name.lower() in seen:
+            yield f"headers.{name} is given twice, in different case; keep one of them"
+        seen.add(name.lower())
+        carries_secret = _SECRET_HEADER.search(name) or "{key}" in value
+        if (carries_secret and not _BY_REFERENCE.fullmatch(value)) or _LOOKS_SECRET.search(value):
+            yield f'headers.{name} holds a secret; write "{{key}}" or "Bearer {{key}}" in its place and {_SET_KEY}'
+
+
+def _body_secrets(body: object, path: str) -> Iterator[str]:
+    match body:
+        case dict():
+            for key, value in body.items():
+                if isinstance(value, str) and _SECRET_IN_BODY.fullmatch(key):
+                    yield f"{path}.{key} holds a secret; take it out, {_SET_KEY} and send it in a header"
+                else:
+                    yield from _body_secrets(value, f"{path}.{key}")
+        case list():
+            for i, value in enumerate(body):
+                yield from _body_secrets(value, f"{path}[{i}]")
+
+
+def _timeouts(timeouts: Timeouts) -> Iterator[str]:
+    """A limit that the total cuts short is a mistake, but only where somebody wrote it."""
+    for key in ("first_byte_s", "idle_s"):
+        value = getattr(timeouts, key)
+        if value > timeouts.total_s and value != getattr(Timeouts(), key):
+            yield f"timeouts.total_s is {timeouts.total_s:g}; it must be at least {key} ({value:g})"
+
+
+def _stage(stage: Stage) -> Iterator[str]:
+    closed = isinstance(stage.arrivals, Closed)
+    if stage.duration_s is None and stage.requests is None:
+        yield "duration_s is missing, and so is requests; a stage ends by one of them or by both, whichever comes first"
+    if closed and stage.concurrency is None:
+        yield "concurrency is missing; closed load needs the number of requests to keep in flight"
+    for key in () if closed else ("concurrency", "ramp_up_s"):
+        if (value := getattr(stage, key)) is not None:
+            yield f"{key} is {value:g}; leave it out, only closed load has it"
+    if isinstance(stage.arrivals, Ramp):
+        if stage.duration_s is None:
+            yield "duration_s is missing; a ramp is the change of the rate over it"
+        if stage.arrivals.from_ == stage.arrivals.to == 0:
+            yield "arrivals.to is 0, as is from; one of them must be above 0"
+    if stage.ramp_up_s is not None and stage.duration_s is not None and stage.ramp_up_s >= stage.duration_s:
+        yield f"ramp_up_s is {stage.ramp_up_s:g}; it must be below duration_s ({stage.duration_s:g})"
+
+
+def _slo(slo: Slo, plan: Plan) -> Iterator[str]:
+    yield from _known("target", slo.target, [target.name for target in plan.targets])
+    yield from _known("stage", slo.stage, [stage.name for stage in plan.stages])
+    if any(stage.warmup and stage.name == slo.stage for stage in plan.stages):
+        yield f"stage is {slo.stage!r}, a warm-up stage, which no result is taken from; name another one"
+    if slo.metric not in METRICS:
+        yield from _known("metric", slo.metric, list(METRICS))
+        return
+    yield from _slo_stat(slo)
+    if slo.limit < 0:
+        yield f"limit is {slo.limit:g}; it must be at least 0"
+    if METRICS[slo.metric].kind == "share" and slo.limit > 1:
+        yield f"limit is {slo.limit:g}; {slo.metric} is a share, so it must be at most 1: 1% is 0.01"
+    if slo.metric == "goodput" and not plan.goodput:
+        yield "metric is 'goodput', but the plan does not say what is good; add goodput: {ttft_ms: 2000}"
+    stages = [stage for stage in plan.stages if not stage.warmup and slo.stage in (None, stage.name)]
+    yield from _measurable("metric", slo.metric, stages, [t for t in plan.targets if slo.target in (None, t.name)])
+
+
+def _slo_stat(slo: Slo) -> Iterator[str]:
+    if not needs_stat(slo.metric):
+        if slo.stat is not None:
+            yield f"stat is {slo.stat!r}; leave it out, {slo.metric} is one number"
+    elif slo.stat is None:
+        yield f"stat is missing; {slo.metric} has a value for each request: write p50, p99, p99.9 or mean"
+    else:
+        try:
+            parse_stat(slo.stat)
+        except ValueError as e:
+            yield f"stat is {slo.stat!r}: {e}"
+
+
+def _measurable(place: str, metric: str, stages: Sequence[Stage], targets: Sequence[Target]) -> Iterator[str]:
+    """A metric that is null in every row it is asked of would be undecided for ever."""
+    if stages and "due_ns" in METRICS[metric].sql and all(isinstance(stage.arrivals, Closed) for stage in stages):
+        other = metric.removeprefix("due_")
+        instead = f"; write {other}" if other != metric else ""
+        yield f"{place} is {metric!r}, which closed load does not have: nothing is due there{instead}"
+    known = [target for target in targets if target.dialect in dialects.names()]
+    streamed = METRICS[metric].applies == "streamed"
+    if streamed and known and not any(dialects.load(target.dialect).streams(target) for target in known):
+        yield f"{place} is {metric!r}, which only a streamed answer has; write e2e_ms, or stream: true for a target"
+
+
+def _repeated_slos(slos: Sequence[Slo]) -> Iterator[str]:
+    first: dict[tuple[object, ...], int] = {}
+    for i, slo in enumerate(slos):
+        key = (slo.metric, slo.stat, slo.target, slo.stage)
+        if first.setdefault(key, i) != i:
+            yield f"slos[{i}] asks the same as slos[{first[key]}]; keep one of them"
+
+
+def _goodput(plan: Plan) -> Iterator[str]:
+    measured = [stage for stage in plan.stages if not stage.warmup]
+    for metric, limit in plan.goodput.items():
+        if metric not in GOODPUT_LIMITS:
+            close = get_close_matches(metric, GOODPUT_LIMITS, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(GOODPUT_LIMITS)}"
+            yield f"goodput.{metric} is no figure of a single request; {meant}"
+        elif limit <= 0:
+            yield f"goodput.{metric} is {limit:g}; it must be above 0"
+        else:
+            yield from _measurable("goodput", metric, measured, plan.targets)
+
+
+def _store(store: str | None) -> Iterator[str]:
+    if store is None or "://" not in store:
+        return
+    try:
+        parts = urlsplit(store)
+    except ValueError:
+        yield "store cannot be read; it must be a directory or clickhouse://user@host:port/database"
+        return
+    passwords = [value for name, value in parse_qsl(parts.query) if name == "password"]
+    if parts.password is not None or any(not value.startswith("file:") for value in passwords):
+        yield "store holds a password; take it out and write ?password=file:PATH, or set LOADTEST_STORE"
+    elif parts.scheme not in ("clickhouse", "clickhouses"):
+        yield "store must be a directory or clickhouse://user@host:port/database (clickhouses:// over TLS)"
+
+
+def _known(key: str, value: str | None, names: Sequence[str]) -> Iterator[str]:
+    if value is not None and value not in names:
+        close = get_close_matches(value, names, n=1)
+        yield f"{key} is {value!r}; " + (
+            f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(names)}"
+        )
