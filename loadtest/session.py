@@ -30,12 +30,12 @@ from loadtest.verdict import Account
 INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
 RUNS = """
     SELECT run, started_ns, ended_ns, plan_name, account, requests, failed FROM runs
-    LEFT JOIN (SELECT run, count() AS requests, countIf(error != '') AS failed FROM requests GROUP BY run) AS r USING run
+    LEFT JOIN (SELECT run, count() AS requests, countIf(error != '') AS failed FROM requests GROUP BY run) r USING run
     ORDER BY started_ns"""
 SIZES = """
     SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts
-    WHERE active AND database = currentDatabase() AND table IN ('otel_traces', 'requests', 'stages', 'runs') GROUP BY table
-    ORDER BY table"""
+    WHERE active AND database = currentDatabase() AND table IN ('otel_traces', 'requests', 'stages', 'runs')
+    GROUP BY table ORDER BY table"""
 
 MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
 
@@ -43,7 +43,7 @@ MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
 def run(
     path: Path, make_fleet: MakeFleet, workers: int | None, store: str | None, out: Path | None, quiet: bool
 ) -> int:
-    """Run the plan at `path`. Returns the exit status; raises PlanError, StoreError or RunFailed before anything is sent."""
+    """Run the plan at `path`. Returns the exit status; raises UserError before anything is sent."""
     plan = with_nonce(plans.load(path))
     if workers:
         plan = msgspec.structs.replace(plan, fleet=msgspec.structs.replace(plan.fleet, workers=workers))
@@ -159,7 +159,7 @@ def store_serve(store: str | None) -> None:
 
 
 def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
-    """The spans of the run, its stages and its workers, by opentelemetry-sdk; the tables runs and stages are fed by them."""
+    """The spans of the run, its stages and its workers, by opentelemetry-sdk: they feed the tables runs and stages."""
     exporter = SpanExporter(store)
     provider = TracerProvider(resource=Resource(RESOURCE), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -312,7 +312,7 @@ class Worker:
                 at_ns=time.time_ns(),
                 monotonic_raw_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
                 cpu_s=usage.ru_utime + usage.ru_stime,
-                peak_rss_bytes=usage.ru_maxrss * 1024,
+                peak_rss_bytes=peak_rss_bytes(),
                 dropped_frames=self.outbox.dropped,
                 stages=[stage.count() for stage in self.stages],
             )
@@ -354,6 +354,15 @@ def _import_listeners(path: str) -> None:
         raise ImportError(f"fleet.listeners {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+
+
+def peak_rss_bytes() -> int:
+    """VmHWM: unlike ru_maxrss, it does not begin with what the process that forked us held."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def raise_open_files_limit() -> int:
