@@ -14,9 +14,9 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.host import Host
-from loadtest.errors import RunFailed
 from loadtest.store import Address
 
 PLACED_WITHIN_S = 60

@@ -206,7 +206,7 @@ def _status() -> int:
     except UserError as e:
         print(f"loadtest: {e}", file=sys.stderr)
         return WRONG_CALL
-    except Exception as e:
+    except Exception as e:  # noqa: BLE001 the last place where anybody can say it
         print(f"loadtest: internal error: {type(e).__name__}: {e}", file=sys.stderr)
         if os.environ.get("LOADTEST_DEBUG"):
             traceback.print_exc()

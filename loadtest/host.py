@@ -173,7 +173,7 @@ class Host:
                     self._problem(f"worker {self.setup.shard} ended with status {exit_status} in mid-run")
             with self._lock:
                 self._fail(f"worker {self.setup.shard} was given up after {RESTARTS} restarts; see {self._log_path}")
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001 a thread's exception is nobody's, a failed host is the driver's
             with self._lock:
                 self._fail(f"host of worker {self.setup.shard}: {type(e).__name__}: {e}")
         finally:
