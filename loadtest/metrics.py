@@ -42,14 +42,15 @@ FAILED = "fault IN ('endpoint', 'network')"
 _KINDS = f"({', '.join(str(int(kind)) for kind in TOKEN_KINDS)})"
 _TOKEN_OFFSETS = f"arrayFilter((t, k) -> k IN {_KINDS}, chunk_offset_ns, chunk_kind)"
 _GAPS = f"arrayMap(t -> t / 1e6, arrayPopFront(arrayDifference({_TOKEN_OFFSETS})))"
-_TOKEN_COUNTS = f"arrayFilter((n, k) -> k IN {_KINDS}, chunk_tokens, chunk_kind)"
+_CHUNK_TOKENS = "arrayResize(chunk_tokens, length(chunk_kind))"  # a lambda over arrays of two lengths fails
+_TOKEN_COUNTS = f"arrayFilter((n, k) -> k IN {_KINDS}, {_CHUNK_TOKENS}, chunk_kind)"
 _TOKEN_GAPS = (
     f"if(token_source = 'usage_matched', {_GAPS}, arrayFlatten(arrayMap((gap, n) -> arrayWithConstant(n, gap / n), "
-    f"{_GAPS}, if(tokens_known, arrayPopFront({_TOKEN_COUNTS}), arrayWithConstant(greatest(token_chunks, 1) - 1, 0)))))"
+    f"{_GAPS}, arrayPopFront({_TOKEN_COUNTS}))))"
 )
 _TOKEN_GAPS_COUNT = (
     "multiIf(NOT tokens_known OR token_chunks = 0, 0, token_source = 'usage_matched', toInt64(token_chunks) - 1, "
-    f"toInt64(arraySum((n, k) -> if(k IN {_KINDS}, n, 0), chunk_tokens, chunk_kind)) - first_chunk_tokens)"
+    f"toInt64(arraySum({_TOKEN_COUNTS})) - first_chunk_tokens)"
 )
 _TPOT = (
     "if(streamed_tokens > first_chunk_tokens, "
@@ -348,16 +349,17 @@ def rows(names: Sequence[str], where: str, *, failures: bool = False) -> str:
     A rate's column is its amount within its stage's window.
     """
     metrics = [METRICS[name] for name in names]
-    who = ("run", "stage", "target", "seq", "attempt", "trace_id", "ts", "error", "fault")
+    sent = "toUnixTimestamp64Nano(ts) AS t_ns"
+    who = ("run", "stage", "target", "seq", "attempt", "trace_id", sent, "error", "fault")
     values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m, failures) for m in metrics}
-    return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics)} WHERE {where} ORDER BY ts"
+    return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics)} WHERE {where} ORDER BY t_ns"
 
 
 def order_statistics(name: str, levels: Sequence[float], limit: float, where: str, *, by: Sequence[str] = BY) -> str:
-    """With failures: `q`, the elements at index floor(level n) of each group's sorted values, and how many are `worse`.
+    """With failures: `q`, the elements at index floor(level n) of each group's `n` sorted values; how many are `worse`.
 
     Any level in [0, 1): the level (i + 0.5) / n yields the element at index i, which is how intervals are read off.
-    Worse is above `limit`, or below it where higher is better.
+    Worse is above `limit`, or below it where higher is better. Where n is 0, `q` says nothing.
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
@@ -366,7 +368,8 @@ def order_statistics(name: str, levels: Sequence[float], limit: float, where: st
         worse = f"sumIf({_count_worse(metric, of, limit)}, {of.condition})"
     else:
         worse = f"countIf({of.condition} AND {_worse(metric, of.sql, limit)})"
-    return _select(_Columns({"q": _quantiles(metric, of, levels), "worse": worse}), "requests", where, by)
+    columns = {"q": _quantiles(metric, of, levels), "n": _number(metric, of), "worse": worse}
+    return _select(_Columns(columns), "requests", where, by)
 
 
 def blocks(name: str, at: float, limit: float, where: str, count: int) -> str:
@@ -468,8 +471,7 @@ def _aggregates(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: b
 def _stats(metric: Metric, stats: Sequence[Stat], of: _Values) -> _Columns:
     name = metric.name
     array = "Array" if metric.kind == "pooled" else ""
-    n = f"sumIf({of.size}, {of.condition})" if array else f"countIf({of.sql}, {of.condition})"
-    columns = {f"{name}_n": f"if({_unknown(metric)}, 0, {n})" if metric.population == "successes" else n}
+    columns = {f"{name}_n": _number(metric, of)}
     levels = [stat.level for stat in stats if stat.level is not None]
     for stat in stats:
         if stat.level is not None:
@@ -485,6 +487,12 @@ def _stats(metric: Metric, stats: Sequence[Stat], of: _Values) -> _Columns:
 def _quantiles(metric: Metric, of: _Values, levels: Sequence[float]) -> str:
     array = "Array" if metric.kind == "pooled" else ""
     return f"quantilesExact{array}If({', '.join(map(repr, levels))})({of.sql}, {of.condition})"
+
+
+def _number(metric: Metric, of: _Values) -> str:
+    pooled = metric.kind == "pooled"
+    n = f"sumIf({of.size}, {of.condition})" if pooled else f"countIf({of.sql}, {of.condition})"
+    return f"if({_unknown(metric)}, 0, {n})" if metric.population == "successes" else n
 
 
 def _unknown(metric: Metric) -> str:
