@@ -7,6 +7,7 @@ shape, an outcome its word. 80 columns are enough; more go to the targets' names
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -346,6 +347,23 @@ def catalogue(metrics: Iterable[Metric], console: Console | None = None) -> None
     for metric in metrics:
         table.add_row(metric.name, metric.unit, metric.better, Text(metric.doc))
     (console or Console()).print(table, highlight=False)
+
+
+def runs(rows: Iterable[Mapping[str, Any]], where: str, console: Console | None = None) -> None:
+    """`loadtest runs`: stored runs, the newest last."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("run", no_wrap=True)
+    table.add_column("plan")
+    table.add_column("started, UTC", no_wrap=True)
+    for heading in ("seconds", "requests", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        started = datetime.fromtimestamp(row["started_ns"] / 1e9, UTC)
+        seconds = (row["ended_ns"] - row["started_ns"]) / 1e9
+        figures = (f"{seconds:,.0f}", count(row["requests"]), count(row["failed"]))
+        table.add_row(row["run"], row["plan_name"], f"{started:%Y-%m-%d %H:%M:%S}", *figures)
+    console = console or Console()
+    console.print(table if table.row_count else f"no runs yet in {where}; loadtest run PLAN makes one", highlight=False)
 
 
 def final(figures: Mapping[str, Any], directory: Path, console: Console | None = None) -> None:

@@ -242,7 +242,7 @@ class StageRun:
 class PlanUser(locust.User):  # type: ignore[misc]
     """The Locust user of a worker: it follows the commands that the host sends until they end."""
 
-    @locust.task  # type: ignore[misc]
+    @locust.task  # type: ignore[untyped-decorator]
     def follow(self) -> None:
         self.environment.worker.follow()
         raise locust.exception.StopUser
