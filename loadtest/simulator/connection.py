@@ -8,9 +8,11 @@ connection.
 
 import asyncio
 import contextlib
+import fcntl
 import socket
 import struct
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -26,6 +28,8 @@ LARGEST_BACKLOG_BYTES = 4 * 1024 * 1024
 
 FLUSH_S = 5.0
 """How long a closing connection waits for its client to read what was written."""
+UNSENT_POLL_S = 0.001
+SIOCOUTQNSD = 0x894B  # linux/sockios.h; Python does not name it
 
 
 class Connection(HttpToolsProtocol):
@@ -60,11 +64,29 @@ class Connection(HttpToolsProtocol):
                     await self.gone.wait()
         return self.gone.is_set()
 
-    def reset(self) -> None:
-        """Close with RST: what the peer has not read yet stays readable, then it sees the reset."""
+    async def flushed(self) -> None:
+        """Wait until all that was written is on its way; a reset would discard the rest."""
         raw = self.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
+        for _ in range(int(FLUSH_S / UNSENT_POLL_S)):
+            if self.gone.is_set() or _unsent_bytes(raw) == 0:
+                return
+            await asyncio.sleep(UNSENT_POLL_S)
+
+    async def reset(self) -> None:
+        """Close with RST: the peer can still read what was sent, then it sees the reset."""
+        if not self.gone.is_set():
+            raw = self.transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        await self.gone.wait()
+
+
+def _unsent_bytes(raw: socket.socket) -> int:
+    """What the kernel holds back, for instance until more is acknowledged; taken for 0 where it does not say."""
+    count = array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(raw.fileno(), SIOCOUTQNSD, count)
+    return count[0]
 
 
 class Reply:
@@ -160,6 +182,6 @@ class Reply:
 
     async def reset(self) -> None:
         """Close the connection in the middle of the message, with RST."""
+        await self.connection.flushed()
         self.ends()
-        self.connection.reset()
-        await self.connection.gone.wait()
+        await self.connection.reset()

@@ -33,6 +33,7 @@ LARGEST = {
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_VALUE = re.compile(r"[\t -~\xa0-\xff]*")
 
+DEFAULT_CHUNKS = 16
 STATUS_OF = {"rate_limited": 429, "overloaded": 503, "http_5xx": 500, "http_4xx": 400, "redirect": 307}
 
 
@@ -50,7 +51,7 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gaps_ms: float | list[float] = 0
     end_ms: float = 0  # from the last token chunk to finish reason, usage and marker
     # what
-    chunks: int | list[str] | None = None  # None: as many as max_tokens, or 16; 0 where there are tool calls
+    chunks: int | list[str] | None = None  # None: as many as max_tokens, or 16; none where there are tool calls
     tokens_per_chunk: int | list[int] = 1
     reasoning: int | list[str] = 0  # chunks before the content
     reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
@@ -92,6 +93,14 @@ class Script(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if self.error_form is not None and self.error_form not in forms:
             allowed = f"it can be {' or '.join(forms)}" if forms else "leave it out"
             raise ValueError(f"error_form is {self.error_form}; with error {self.error} {allowed}")
+        if self.error is None or self.chunks is None or self.comes_before_head or self.plain_status is not None:
+            return
+        total = sum(len(part) if isinstance(part, list) else part for part in self._parts())
+        if self.chunks_before_error > total:
+            raise ValueError(f"error_after is {self.error_after}, but there are {total} chunks; lower it or add chunks")
+
+    def _parts(self) -> tuple[int | list[str], int | list[str], int | list[str]]:
+        return self.reasoning, self.chunks or 0, self.tool_calls
 
     @property
     def form(self) -> str:
@@ -133,7 +142,7 @@ def _check_range(name: str, value: object, largest: float) -> None:
         raise ValueError(f"{name} is empty; give a number, or a list of at least one")
     for number in value if isinstance(value, list) else (value,):
         if isinstance(number, int | float) and not 0 <= number <= largest:
-            raise ValueError(f"{name} is {number}; it must be between 0 and {largest}")
+            raise ValueError(f"{name} is {number:g}; it must be between 0 and {largest}")
 
 
 def _check_headers(headers: dict[str, str]) -> None:
@@ -181,7 +190,7 @@ def beats(script: Script, max_tokens: int | None) -> list[Beat]:
     """The token chunks in order: reasoning, content, tool call."""
     chunks = script.chunks
     if chunks is None:
-        chunks = 0 if script.tool_calls else (max_tokens or 16)
+        chunks = 0 if script.tool_calls else max(max_tokens or DEFAULT_CHUNKS, script.error_after)
     parts = (
         (ChunkKind.REASONING, script.reasoning),
         (ChunkKind.CONTENT, chunks),

@@ -30,6 +30,8 @@ from loadtest.simulator.play import play
 from loadtest.simulator.profile import Profile, Tls
 from loadtest.simulator.truth import Record, Truth
 
+ERROR_HEADER = "x-simulate-error"
+"""`write` in it resets the connection before the body is read: the one fault that a body cannot ask for."""
 GRACE_S = 1
 KEEP_ALIVE_S = 75
 """Idle connections are kept longer than a client keeps them: who closes last never races with a request."""
@@ -115,6 +117,9 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        if request.headers.get(ERROR_HEADER) == "write":
+            await scope["connection"].reset()
+            return
         try:
             body = await request.body()
         except ClientDisconnect:
@@ -225,7 +230,7 @@ def serve(
     secret that requests must bring, `truth_capacity` how many requests' true times are kept. Raises OSError where it
     cannot listen.
     """
-    with socket.create_server((host, port), family=_family(host), backlog=BACKLOG) as listener:
+    with listen(host, port) as listener:
         scheme = "https" if tls else "http"
         name = f"[{host}]" if ":" in host else host
         url = f"{scheme}://{name}:{listener.getsockname()[1]}"
@@ -250,8 +255,18 @@ def serve(
             server.run(sockets=[listener])
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. OSError says what would help."""
+    # TCP must be named, for connections take it from here: only then does asyncio switch Nagle's algorithm off
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror or error}; take another port") from None
+    return listener
 
 
 @contextlib.contextmanager
