@@ -99,6 +99,7 @@ class Host:
         self._no_more_frames = threading.Event()
         self._close_by = float("inf")  # monotonic
         self._child: subprocess.Popen[bytes] | None = None
+        self._cpu_before_s = _cpu_s()
 
     # what the driver calls
 
@@ -140,11 +141,10 @@ class Host:
                 self._child.kill()
 
     def poll(self) -> Status:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         with self._lock:
             status = self._status
             status.stages = [self._total(stage) for stage in sorted(self._booked.keys() | self._newest.keys())]
-            status.host_cpu_s = usage.ru_utime + usage.ru_stime
+            status.host_cpu_s = _cpu_s() - self._cpu_before_s
             status.host = f"{spans.RESOURCE['host.name']}:{os.getpid()}"
             status.now_ns = time.time_ns()
             self._status = msgspec.structs.replace(status, samples=[])
@@ -402,6 +402,11 @@ class Host:
                 self._child.stdin.flush()
             except BrokenPipeError:
                 pass  # it is dead: the reader thread finds out and restarts it
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _sample(result: Result) -> Sample:
