@@ -1,0 +1,225 @@
+"""Prompts: pure functions of seed, nonce, stage and seq, of the lengths that were asked for."""
+
+import json
+import os
+from pathlib import Path
+from statistics import NormalDist, fmean, pstdev
+from time import perf_counter
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest import prompts
+from loadtest.errors import PlanError
+from loadtest.prompts import WORDS, Dataset, Lines, Prompt, Synthetic, Tokens
+
+SMALL = Synthetic(input_tokens=Tokens(mean=8, stdev=3), output_tokens=Tokens(mean=150, stdev=20))
+
+
+def text_of(prompt: Prompt) -> str:
+    assert [message["role"] for message in prompt.messages] == ["user"]
+    return str(prompt.messages[0]["content"])
+
+
+def test_there_is_one_word_for_each_value_of_a_byte() -> None:
+    assert len(WORDS) == len(set(WORDS)) == 256
+    assert all(word.isascii() and word.isalpha() and word.islower() for word in WORDS)
+
+
+def test_values_for_a_seed_are_the_same_under_every_python() -> None:
+    source = SMALL.open(7, "n1")
+    assert [text_of(source("peak", seq)) for seq in range(3)] == [
+        "men before get through about this far form might",
+        "like even place must look plant on draw why page",
+        "boy sun too round page plant page",
+    ]
+    assert [source("peak", seq).max_tokens for seq in range(3)] == [163, 139, 145]
+    assert source("peak", 2).id == "peak:2"
+
+
+def test_the_nonce_changes_the_words_and_no_length() -> None:
+    one, other = SMALL.open(7, "one"), SMALL.open(7, "other")
+    for seq in range(200):
+        a, b = one("peak", seq), other("peak", seq)
+        assert len(text_of(a).split()) == len(text_of(b).split())
+        assert (a.id, a.max_tokens) == (b.id, b.max_tokens)
+    long = Synthetic(input_tokens=Tokens(mean=100))
+    texts = {text_of(long.open(7, nonce)("peak", 0)) for nonce in map(str, range(50))}
+    assert len({text[:40] for text in texts}) == 50  # and no common beginning for a prefix cache
+
+
+def test_stage_seed_and_seq_each_make_another_prompt() -> None:
+    long = Synthetic(input_tokens=Tokens(mean=50))
+    texts = [
+        text_of(long.open(7, "n")("a", 0)),
+        text_of(long.open(8, "n")("a", 0)),
+        text_of(long.open(7, "n")("b", 0)),
+        text_of(long.open(7, "n")("a", 1)),
+    ]
+    assert len(set(texts)) == 4
+
+
+def test_asking_in_another_order_changes_nothing() -> None:
+    source = SMALL.open(1, "n")
+    forwards = [source("s", seq) for seq in range(50)]
+    assert [SMALL.open(1, "n")("s", seq) for seq in reversed(range(50))] == forwards[::-1]
+
+
+def test_lengths_are_normally_distributed() -> None:
+    source = Synthetic(input_tokens=Tokens(mean=55, stdev=15), output_tokens=Tokens(mean=150, stdev=20)).open(7, "")
+    drawn = [source("s", seq) for seq in range(4000)]
+    inputs = [len(text_of(prompt).split()) for prompt in drawn]
+    outputs = [prompt.max_tokens or 0 for prompt in drawn]
+    assert fmean(inputs) == pytest.approx(55, abs=0.8)
+    assert pstdev(inputs) == pytest.approx(15, rel=0.04)
+    assert fmean(outputs) == pytest.approx(150, abs=1)
+    assert pstdev(outputs) == pytest.approx(20, rel=0.04)
+    covariance = fmean((a - 55) * (b - 150) for a, b in zip(inputs, outputs, strict=True))
+    assert abs(covariance / (15 * 20)) < 0.05
+
+
+def test_without_stdev_every_length_is_the_mean() -> None:
+    source = Synthetic(input_tokens=Tokens(mean=550)).open(0, "")
+    assert {len(text_of(source("s", seq)).split()) for seq in range(20)} == {550}
+    assert source("s", 0).max_tokens is None
+
+
+@given(
+    mean=st.floats(1, 10_000),
+    stdev=st.floats(0, 10_000),
+    share=st.floats(0, 1, exclude_min=True, exclude_max=True).filter(lambda x: 2**-33 <= x <= 1 - 2**-33),
+)
+def test_no_length_is_below_one(mean: float, stdev: float, share: float) -> None:
+    assert Tokens(mean=mean, stdev=stdev).at(share) >= 1
+
+
+def test_the_cut_off_part_of_a_distribution_does_not_pile_up_at_one() -> None:
+    # of a normal distribution of mean 2 and stdev 2, what lies above 0.5 is 0.7734; of that, below 1.5: 0.1747 / 0.7734
+    counts = [Tokens(mean=2, stdev=2).at((i + 0.5) / 10_000) for i in range(10_000)]
+    normal = NormalDist(2, 2)
+    assert counts.count(1) / 10_000 == pytest.approx(
+        (normal.cdf(1.5) - normal.cdf(0.5)) / (1 - normal.cdf(0.5)), abs=1e-3
+    )
+    assert counts.count(1) / 10_000 == pytest.approx(0.2258, abs=1e-3)
+
+
+def test_a_prompt_of_550_words_is_made_in_less_than_100_us() -> None:
+    source = Synthetic(input_tokens=Tokens(mean=550)).open(0, "n")
+    rounds = []
+    for _ in range(20):
+        start = perf_counter()
+        for seq in range(20):
+            source("s", seq)
+        rounds.append((perf_counter() - start) / 20)
+    assert min(rounds) < 100e-6
+
+
+def jsonl(directory: Path, *lines: str) -> Path:
+    path = directory / "prompts.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_dataset_is_read_in_its_order_and_from_its_start_again(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path,
+        '{"prompt": "première", "max_tokens": 5, "topic": "the user\'s own"}',
+        '{"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]}',
+    )
+    source = Dataset(path=str(path), output_tokens=Tokens(mean=64)).open(0, "n")
+    first, second, third = source("s", 0), source("s", 1), source("s", 2)
+    assert first == Prompt("prompts.jsonl:1", [{"role": "user", "content": "première"}], 5)
+    assert [message["role"] for message in second.messages] == ["system", "user"]
+    assert (second.id, second.max_tokens) == ("prompts.jsonl:2", 64)
+    assert third == first
+    assert source("s", 10**12 + 1) == second
+    assert Dataset(path=str(path)).open(0, "other")("s", 1).max_tokens is None
+
+
+def test_the_last_line_may_lack_its_line_break_and_lines_may_end_as_on_windows(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\r\n{"prompt": "b"}')
+    lines = Lines(path)
+    assert [lines[i].prompt for i in range(len(lines))] == ["a", "b"]
+
+
+def test_a_file_put_in_its_place_does_not_change_a_dataset_that_is_open(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, '{"prompt": "old"}', '{"prompt": "old too"}')
+    source = Dataset(path=str(path)).open(0, "")
+    replacement = tmp_path / "new"
+    replacement.write_text('{"prompt": "new"}\n')
+    os.replace(replacement, path)
+    assert text_of(source("s", 1)) == "old too"
+
+
+def test_an_index_takes_eight_bytes_a_line(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, *(json.dumps({"prompt": "x" * 1000}) for _ in range(2000)))
+    lines = Lines(path)
+    assert len(lines) == 2000
+    assert lines._offsets.itemsize == 8
+    assert lines._offsets[2000] == path.stat().st_size
+
+
+def test_the_descriptor_is_closed_with_the_last_use(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, '{"prompt": "a"}')
+    lines = Lines(path)
+    descriptor = lines._descriptor
+    del lines
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "line 2: it is empty"),
+        ("hello", "line 2: JSON is malformed"),
+        ('["prompt"]', "line 2: Expected `object`"),
+        ('{"text": "hi"}', "line 2: needs either `prompt` or `messages`"),
+        ('{"prompt": "a", "messages": [{"role": "user"}]}', "line 2: needs either `prompt` or `messages`"),
+        ('{"prompt": ""}', "line 2: Expected `str` of length >= 1"),
+        ('{"prompt": 5}', "line 2: Expected `str"),
+        ('{"messages": []}', "line 2: Expected `array` of length >= 1"),
+        ('{"messages": [{"content": "hi"}]}', "line 2: every one of `messages` needs a `role`"),
+        ('{"prompt": "a", "max_tokens": 0}', "line 2: Expected `int` >= 1"),
+        ('{"prompt": "a", "max_tokens": "many"}', "line 2: Expected `int"),
+    ],
+)
+def test_a_wrong_line_is_named_with_what_is_expected(tmp_path: Path, line: str, reason: str) -> None:
+    path = jsonl(tmp_path, '{"prompt": "fine"}', line, '{"prompt": "fine"}')
+    with pytest.raises(PlanError) as error:
+        Lines(path)
+    assert f"{path} {reason}" in str(error.value)
+    assert '{"prompt": "..."}' in str(error.value)
+
+
+def test_bytes_that_are_not_utf_8_are_named_by_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n{"prompt": "\xff"}\n')
+    with pytest.raises(PlanError, match=r"line 2: .*utf-8"):
+        Lines(path)
+
+
+def test_a_file_that_is_not_there_or_empty_or_a_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="cannot be read: No such file"):
+        Lines(tmp_path / "nowhere.jsonl")
+    with pytest.raises(PlanError, match="cannot be read: Is a directory"):
+        Lines(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(PlanError, match=r"is empty; each line must be"):
+        Lines(tmp_path / "empty.jsonl")
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "MAX_LINE_BYTES", 100)
+    with pytest.raises(PlanError, match="line 2 is longer than 100 bytes; put one prompt on each line"):
+        Lines(jsonl(tmp_path, '{"prompt": "a"}', json.dumps({"prompt": "x" * 200})))
+
+
+def test_prompts_survive_the_way_to_a_worker() -> None:
+    prompt = SMALL.open(7, "n")("peak", 0)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(prompt), type=Prompt) == prompt
