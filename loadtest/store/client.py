@@ -6,6 +6,8 @@ not pay, and a process that has imported it can no longer import Locust.
 
 import logging
 import os
+import re
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 300
 UNKNOWN_DATABASE = 81
 DENIED = {192, 193, 194, 497, 516}  # unknown user, wrong password, required password, access denied, authentication
+_WRAPPING = re.compile(r"^.*(Connection|Pool)\([^)]*\): ")
 EXACTLY_ONCE = {"insert_deduplicate": 1, "deduplicate_blocks_in_dependent_materialized_views": 1}
 
 
@@ -153,7 +156,7 @@ def _connect(address: Address, database: str | None = None) -> "HttpClient":
     from clickhouse_connect.driver.httpclient import HttpClient
     from clickhouse_connect.driver.httputil import get_pool_manager
 
-    _quiet()
+    _tame()
     with _mapped(address):
         return HttpClient(
             interface=address.scheme,
@@ -166,6 +169,7 @@ def _connect(address: Address, database: str | None = None) -> "HttpClient":
             connect_timeout=CONNECT_TIMEOUT_S,
             send_receive_timeout=ANSWER_TIMEOUT_S,
             client_name="loadtest",
+            show_clickhouse_errors="scrub",
             ca_cert=address.ca_file,
             autogenerate_session_id=False,
             # without it the proxy of the environment would be asked for 127.0.0.1
@@ -174,9 +178,16 @@ def _connect(address: Address, database: str | None = None) -> "HttpClient":
         )
 
 
-def _quiet() -> None:
-    """clickhouse-connect logs a warning for each failure that it raises as well; the exception says it once."""
+def _tame() -> None:
+    """clickhouse-connect logs each failure that it raises as well; the exception says it once. And on the first insert it
+    imports numpy and pandas to ask whether the data is theirs: a second of CPU and 60 MB in the middle of a run, where
+    nobody has imported them to make such data."""
+    from clickhouse_connect.driver import options
+
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+    for module, names in (("numpy", ["np"]), ("pandas", ["pd", "pd_time_test"])):
+        if module not in sys.modules:
+            vars(options).update(dict.fromkeys(names))
 
 
 @contextmanager
@@ -204,6 +215,9 @@ def _refused(address: Address, error: Any) -> StoreError:
 
 
 def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error.__context__
-    text = str(error) if cause is None else str(getattr(cause, "reason", None) or cause)
-    return " ".join(text.split())
+    """The server's or the socket's own words, without what clickhouse-connect and urllib3 wrap around them."""
+    cause = error.__cause__
+    if cause is not None:
+        text = str(getattr(cause, "reason", None) or cause)
+        return _WRAPPING.sub("", " ".join(text.split()))
+    return " ".join(str(error).partition("server response: ")[2].split()) or str(error)

@@ -125,7 +125,9 @@ def _run(directory: Path, say: Callable[[bytes], None]) -> int | None:
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.closing(engine):
+    # the protocol is named because asyncio sets TCP_NODELAY only where it is: 1 ms instead of 45 for a query
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener, contextlib.closing(engine):
+        listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         files.write_server(directory, files.Server(os.getpid(), port, passwords))
         say(files.READY)

@@ -9,11 +9,11 @@ StoreError
   AccessDenied        wrong user or password, or not allowed
   StatementRefused    the server refused a statement; `code` is ClickHouse's number
   MigrationRefused    the schema in the store and this tool's do not fit
+
+No text of these ever holds a password.
 """
 
-
-class StoreError(Exception):
-    """Any trouble with a store. Its text is what the user sees and never holds a password."""
+from loadtest.errors import StoreError as StoreError
 
 
 class BadSpec(StoreError):
