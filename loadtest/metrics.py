@@ -372,11 +372,11 @@ def order_statistics(name: str, levels: Sequence[float], limit: float, where: st
     return _select(_Columns(columns), "requests", where, by)
 
 
-def blocks(name: str, at: float, limit: float, where: str, count: int) -> str:
+def blocks(name: str, at: float, where: str, count: int) -> str:
     """With failures, a pooled metric's requests of one stage and target dealt at random into at most `count` blocks.
 
-    Columns: `requests` in the block that have values, their number `n` and sum `total`, how many are `below` `at` and
-    how many `worse` than `limit`. The deal is by trace id, a hash of the identity: random, yet always the same.
+    Columns: `requests` in the block that have values, their number `n` and sum `total`, how many are `below` `at`. The
+    deal is by trace id, a hash of the identity: random, yet always the same.
     """
     metric = METRICS[name]
     of = _values(metric, failures=True, group=_Rows(where, BY))
@@ -385,7 +385,6 @@ def blocks(name: str, at: float, limit: float, where: str, count: int) -> str:
         "n": f"sumIf({of.size}, {of.condition})",
         "total": f"sumArrayIf({of.sql}, {of.condition})",
         "below": f"sumIf(arrayCount(v -> v < {at!r}, {of.sql}), {of.condition})",
-        "worse": f"sumIf({_count_worse(metric, of, limit)}, {of.condition})",
     }
     return _select(_Columns(columns), "requests", where, (f"cityHash64(trace_id) % {count} AS block",))
 

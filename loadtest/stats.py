@@ -14,12 +14,13 @@ The few special functions stand here because nothing else of a scientific librar
     rates             Garwood, Biometrika 28 (1936); weighted: Fay and Feuer, Statistics in Medicine 16 (1997)
     pooled values     Woodruff, JASA 47 (1952): the interval of the distribution function, read off the sorted values;
                       that interval from a bootstrap over whole requests (Davison and Hinkley, Bootstrap Methods, 3.8)
+                      with expanded percentiles (Hesterberg, What Teachers Should Know About the Bootstrap, 2014, 5.3)
 """
 
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from math import exp, inf, lgamma, log, log1p, sqrt
+from math import exp, floor, inf, lgamma, log, log1p, sqrt
 from random import Random
 from statistics import NormalDist
 
@@ -217,10 +218,27 @@ def mean_interval(mean: float, deviation: float, n: int) -> tuple[float | None, 
 
 
 def ratio_interval(blocks: Sequence[tuple[float, float]], seed: int = 0, resamples: int = 1000) -> tuple[float, float]:
-    """Of sum(part) / sum(whole) over blocks (part, whole), by a percentile bootstrap that resamples whole blocks."""
+    """Of sum(part) / sum(whole) over blocks (part, whole), by a bootstrap that resamples whole blocks.
+
+    Percentiles of the resampled ratios, taken further out the fewer the blocks are.
+    """
     rng = Random(seed)
-    ratios = sorted(_ratio(rng.choices(blocks, k=len(blocks))) for _ in range(resamples))
-    return ratios[round(_TAIL * (resamples - 1))], ratios[round((1 - _TAIL) * (resamples - 1))]
+    n = len(blocks)
+    ratios = sorted(_ratio(rng.choices(blocks, k=n)) for _ in range(resamples))
+    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * t_quantile(1 - _TAIL, n - 1))
+    cut = floor(tail * resamples)
+    return ratios[cut], ratios[-1 - cut]
+
+
+def pooled_levels(below: Sequence[tuple[float, float]], level: float, resamples: int = 1000) -> tuple[float, float]:
+    """Levels of the sorted pooled values that bound their quantile. Outside [0, 1): the sample cannot bound it there.
+
+    `below`: for each block, how many of its values lie below the sample's own quantile, of how many. A level is held
+    possible if the share below it strays from `level` no further than resampled shares stray from the sample's.
+    """
+    share = _ratio(below)
+    fewest, most = ratio_interval(below, resamples=resamples)
+    return level - (share - fewest), level + (most - share)
 
 
 def _ratio(blocks: Sequence[tuple[float, float]]) -> float:

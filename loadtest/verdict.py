@@ -267,7 +267,7 @@ def pooled_evidence(
     share_half_width: float,
     allowed: float,
 ) -> Evidence:
-    """For a percentile of pooled values: `share_half_width` is of the interval of `share_worse`, requests resampled."""
+    """For a percentile of pooled values: `share_half_width` is that of the share beyond it, requests resampled."""
     distance = abs(allowed - share_worse)
     return Evidence(
         value=value,

@@ -9,7 +9,7 @@ the key `infinite` beside it lists its name: {"p50": 210.5, "p99": null, ..., "i
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import isinf
+from math import ceil, isinf
 from typing import Any, Protocol
 
 import msgspec
@@ -31,7 +31,8 @@ MEASURED = "run = {run:String} AND NOT warmup"
 ONE_GROUP = f"{MEASURED} AND stage = {{stage:String}} AND target = {{target:String}}"
 
 BLOCKS = 1000  # more requests than that are resampled in random groups, so that the cost is bounded
-FEWEST_TO_RESAMPLE = 30  # fewer say too little about how requests differ
+FEWEST_TO_RESAMPLE = 30  # fewer requests say too little about how requests differ
+FEWEST_IN_TAIL = 10  # and so do fewer that have a value beyond the percentile
 
 
 class Store(Protocol):
@@ -306,29 +307,28 @@ def _percentile(read: _Reader, slo: Slo, group: Group, value: float, level: floa
 def _pooled(read: _Reader, slo: Slo, group: Group, value: float, level: float | None) -> verdict.Evidence:
     """Requests are resampled, not gaps: the gaps of one answer are alike."""
     metric = METRICS[slo.metric]
-    rows = read.of_group(metrics.blocks(slo.metric, value, slo.limit, ONE_GROUP, BLOCKS), group)
+    rows = read.of_group(metrics.blocks(slo.metric, value, ONE_GROUP, BLOCKS), group)
     requests = sum(row["requests"] for row in rows)
-    if requests < FEWEST_TO_RESAMPLE:
-        note = f"{requests} requests are too few to say how they differ; {FEWEST_TO_RESAMPLE} are needed."
+    in_tail = requests if level is None else sum(row["n"] > row["below"] for row in rows)
+    missing = max(FEWEST_TO_RESAMPLE - requests, ceil((FEWEST_IN_TAIL / in_tail - 1) * requests))
+    if missing > 0:
+        note = f"{requests} requests, {in_tail} of them in the tail, are too few to say how requests differ."
         few = verdict.mean_evidence(value, None, None, requests)
-        return msgspec.structs.replace(few, note=note, further=lambda _: FEWEST_TO_RESAMPLE - requests)
+        return msgspec.structs.replace(few, note=note, further=lambda _: missing)
     if level is None:
         low, high = (value, value) if isinf(value) else stats.ratio_interval([(r["total"], r["n"]) for r in rows])
         return verdict.mean_evidence(value, low, high, requests)
-    below = sum(row["below"] for row in rows) / sum(row["n"] for row in rows)
-    fewest, most = stats.ratio_interval([(row["below"], row["n"]) for row in rows])
-    ends = (level - (most - below), level + (below - fewest))
-    inside = [end if 0 <= end < 1 else level for end in ends]
-    [row] = read.of_group(metrics.order_statistics(slo.metric, inside, slo.limit, ONE_GROUP), group)
+    ends = stats.pooled_levels([(row["below"], row["n"]) for row in rows], level)
+    levels = [end if 0 <= end < 1 else level for end in ends]
+    [row] = read.of_group(metrics.order_statistics(slo.metric, levels, slo.limit, ONE_GROUP), group)
     bounds = [bound if 0 <= end < 1 else None for end, bound in zip(ends, row["q"], strict=True)]
-    worse = stats.ratio_interval([(row["worse"], row["n"]) for row in rows])
     return verdict.pooled_evidence(
         value,
         bounds[0],
         bounds[1],
         requests,
-        share_worse=sum(row["worse"] for row in rows) / sum(row["n"] for row in rows),
-        share_half_width=(worse[1] - worse[0]) / 2,
+        share_worse=row["worse"] / row["n"],
+        share_half_width=(ends[1] - ends[0]) / 2,
         allowed=1 - level if metric.better == "lower" else level,
     )
 
