@@ -6,6 +6,7 @@ from random import Random
 from loadtest.arrivals import Poisson
 from loadtest.metrics import METRICS
 from loadtest.prompts import Synthetic, Tokens
+from loadtest.report.gather import shares_for
 from loadtest.report.model import (
     Curve,
     ErrorRow,
@@ -27,7 +28,7 @@ from loadtest.report.model import (
 from loadtest.types import Plan, Price, Stage, Target
 
 STARTED_NS = 1_793_714_531_000_000_000
-SHARES = [i / 40 for i in range(20)] + [1 - 10 ** -(0.301 + i * 0.05) for i in range(56)]
+SHARES = shares_for(1200)
 
 
 def stat(median_ms: float, spread: float, n: int) -> Stat:

@@ -1,14 +1,14 @@
 """Charts as data: what charts.js draws, with the question above it, the answer in words and the table behind it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct, field, structs
 
 from loadtest.report.markup import Html, data_script, h
 from loadtest.report.model import Values
-from loadtest.report.words import NOT_KNOWN, sig3
+from loadtest.report.words import sig3
 
 LOG_FROM_RATIO = 50
 """An axis is logarithmic where the largest value is this many times the smallest."""
@@ -54,9 +54,9 @@ class Spec(Struct, kw_only=True):
 
 
 def figure(
-    ident: str, question: str, answer: str, spec: Spec, wide: bool = False, x_cells: Iterable[str] | None = None
+    ident: str, question: str, answer: str, spec: Spec, wide: bool = False, rows: Mapping[int, str] | None = None
 ) -> Html:
-    """A chart under its question. `x_cells` are the table's first column where the axis' own values say little."""
+    """A chart under its question. `rows` of the table: index of a value and what its row is called; else all."""
     drawn = structs.replace(
         spec, series=[structs.replace(line, values=[_short(v) for v in line.values]) for line in spec.series]
     )
@@ -66,7 +66,7 @@ def figure(
         h("div", axis_words(spec), class_="unit"),
         h("div", class_="plot", role="img", aria_label=f"{question} {answer} The figures are in the table below."),
         data_script(drawn),
-        h("details", h("summary", "Figures"), h("div", _table(spec, x_cells), class_="scroll")),
+        h("details", h("summary", "Figures"), h("div", _table(spec, rows), class_="scroll")),
         class_="chart wide" if wide else "chart",
         id=ident,
     )
@@ -109,17 +109,12 @@ def _swatch(line: Line) -> Html:
     return h("svg", rect, viewBox="0 0 16 8", class_=f"e-{line.color}", aria_hidden="true")
 
 
-def _table(spec: Spec, x_cells: Iterable[str] | None) -> Html:
-    head = h(
-        "tr",
-        h("th", spec.x.label, scope="col"),
-        [h("th", line.name or line.label, scope="col") for line in spec.series],
-    )
-    firsts = x_cells if x_cells is not None else [f"{x:g}" for x in spec.x.values]
-    columns = [line.values for line in spec.series]
+def _table(spec: Spec, rows: Mapping[int, str] | None) -> Html:
+    head = h("tr", [h("th", word) for word in (spec.x.label, *(line.name or line.label for line in spec.series))])
+    named = rows if rows is not None else {i: f"{x:g}" for i, x in enumerate(spec.x.values)}
     body = [
-        h("tr", h("th", first, scope="row"), [h("td", NOT_KNOWN if cell is None else sig3(cell)) for cell in row])
-        for first, *row in zip(firsts, *columns, strict=True)
+        h("tr", h("th", name), [h("td", sig3(line.values[index])) for line in spec.series])
+        for index, name in named.items()
     ]
     return h(
         "table", h("caption", f"Values in {spec.y.label}", class_="small left"), h("thead", head), h("tbody", body)

@@ -3,8 +3,9 @@
 Figures come from metrics.py's queries. What stands here is counts of rows and instants of the rows themselves (errors,
 requests in flight), which are facts and no metric.
 
-A chart gets as many points as a page can hold: buckets are whole steps of `STEPS_S`, at most `POINTS` a stage and less
-where many stages and targets share the page's budget.
+A page has a budget, so that it stays below a megabyte whatever was run: charts for at most `GROUPS_DRAWN` pairs of
+stage and target (the tables have all), and buckets of whole steps of `STEPS_S`, at most `POINTS` a stage and less where
+many share `PAGE_CELLS`.
 """
 
 import math
@@ -20,6 +21,7 @@ from loadtest import metrics
 from loadtest.arrivals import Closed
 from loadtest.metrics import METRICS
 from loadtest.report.model import (
+    LANDMARKS,
     PERCENTILES,
     Curve,
     ErrorRow,
@@ -40,11 +42,11 @@ Row = dict[str, Any]
 
 POINTS = 150
 FEWEST_POINTS = 20
-PAGE_CELLS = 24_000
-"""How many values all charts of a page may have: each stands in it twice, for the chart and in a table."""
+PAGE_CELLS = 12_000
+"""How many values all charts over time may have: each stands in the page twice, for the chart and in a table."""
 SERIES_PER_TARGET = 14
 STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400)
-STAGES_DRAWN = 12
+GROUPS_DRAWN = 24
 
 STAGE = "run = {run:String} AND NOT warmup AND stage = {stage:String}"
 ONE_GROUP = f"{STAGE} AND target = {{target:String}}"
@@ -83,14 +85,17 @@ def gather(store: Store, run: str) -> Report:
     stored = store.query("SELECT plan FROM runs WHERE run = {run:String} ORDER BY ended_ns DESC LIMIT 1", {"run": run})
     plan = _plan(stored[0]["plan"])
     stages = _stages(store, run)
+    targets = list(figures.targets)[:GROUPS_DRAWN]
+    drawn = stages[: max(1, GROUPS_DRAWN // max(1, len(targets)))]
     read = _Reader(store, run, plan, figures)
-    points = points_for(len(stages[:STAGES_DRAWN]), len(figures.targets))
+    points = points_for(len(drawn), len(targets))
     return Report(
         summary=figures,
         plan=plan,
         plan_yaml=stored[0]["plan"],
-        stages=[read.charts(stage, points) for stage in stages[:STAGES_DRAWN]],
-        stages_left_out=len(stages[STAGES_DRAWN:]),
+        stages=[read.charts(stage, targets, points) for stage in drawn],
+        stages_left_out=len(stages) - len(drawn),
+        targets_left_out=len(figures.targets) - len(targets),
         errors=_errors(store, run),
         metrics=list(METRICS.values()),
         workers=_workers(store, run),
@@ -137,12 +142,13 @@ class _Reader:
         self._plan = plan
         self._figures = figures
 
-    def charts(self, stage: Row, points: int) -> StageCharts:
+    def charts(self, stage: Row, targets: Sequence[str], points: int) -> StageCharts:
         name: str = stage["stage"]
         span_s = (stage["until_ns"] - stage["start_ns"]) / 1e9
         step_s = step_for(span_s, points)
         buckets = Buckets(stage["start_ns"], step_s, max(1, math.ceil(span_s / step_s)))
-        figures = {t: f.stages[name] for t, f in self._figures.targets.items() if name in f.stages}
+        every = self._figures.targets
+        figures = {target: every[target].stages[name] for target in targets if name in every[target].stages}
         gaps: Literal["itl_ms", "icl_ms"] = "itl_ms" if any(f.itl_ms.n for f in figures.values()) else "icl_ms"
         shares = shares_for(max((f.requests for f in figures.values()), default=0))
         return StageCharts(
@@ -240,7 +246,7 @@ def shares_for(requests: int) -> list[float]:
     start = math.log10(2)
     steps = max(1, round((nines - start) / 0.05))
     upper = [round(1 - 10 ** -(start + (nines - start) * i / steps), 7) for i in range(steps + 1)]
-    return [i / 20 for i in range(10)] + upper
+    return sorted({*(i / 20 for i in range(10)), *upper, *(p for p in LANDMARKS if p <= upper[-1])})
 
 
 def carried(buckets: Buckets, rows: list[Row]) -> Values:

@@ -14,6 +14,8 @@ from msgspec import Struct
 from loadtest.types import Metric, Plan
 
 PERCENTILES = ("p50", "p95", "p99")
+LANDMARKS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
+"""The shares that a distribution's table has; its curve has many more."""
 
 
 class Integrity(Struct, kw_only=True):
@@ -203,4 +205,5 @@ class Report(Struct, kw_only=True):
     metrics: list[Metric]
     workers: list[WorkerRow]
     environment: dict[str, str]  # what the run's own span says of where it ran
-    stages_left_out: int = 0
+    stages_left_out: int = 0  # of the charts, not of the tables
+    targets_left_out: int = 0

@@ -68,8 +68,10 @@ def utc(ns: int) -> str:
     return f"{datetime.fromtimestamp(ns / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def listing(words: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+def listing(words: list[str], most: int = 1000) -> str:
+    """`a`, `a and b`, `a, b and c`; beyond `most`, `a, b and 7 more`."""
+    if len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else ""
 
 

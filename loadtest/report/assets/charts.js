@@ -65,6 +65,7 @@ share their cursor. Text comes in through textContent only. The reader who has n
           return { text: s.label, color: colors[i], inside, x, y: u.valToPos(s.values[last], "y", true) };
         })
         .filter((l) => l && Number.isFinite(l.y))
+        .reverse() /* of equal ones the last drawn stands on top, as it does in the plot */
         .sort((a, b) => a.y - b.y);
       const gap = LABEL_GAP_PX * ratio;
       const bottom = u.bbox.top + u.bbox.height;
@@ -77,7 +78,8 @@ share their cursor. Text comes in through textContent only. The reader who has n
       ctx.textAlign = "left";
       for (const l of labels) {
         ctx.fillStyle = l.color;
-        ctx.fillText(l.text, l.x + 8 * ratio, l.y);
+        if (l.inside) ctx.fillText(l.text, l.x + 2 * ratio, l.y - 9 * ratio);
+        else ctx.fillText(l.text, l.x + 8 * ratio, l.y);
       }
       ctx.restore();
     };
@@ -186,7 +188,7 @@ share their cursor. Text comes in through textContent only. The reader who has n
     if (labelled) hooks.draw.push(endLabels(drawn, inks));
     return {
       ...size,
-      padding: [8, right, 0, 0],
+      padding: [drawn.some(endsEarly) ? 18 : 8, right, 0, 0],
       legend: { show: false },
       cursor: {
         y: false,

@@ -47,10 +47,16 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((d) => d.chart.redraw()));
 
   let before = null;
+  let opened = [];
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
+    opened = [...document.querySelectorAll("#method details:not([open])")];
+    opened.forEach((d) => (d.open = true));
     root.dataset.theme = "light";
     drawn.forEach((d) => d.chart.redraw(d.wide ? PRINT_WIDTH_PX.wide : PRINT_WIDTH_PX.half));
   });
-  addEventListener("afterprint", () => setTheme(before ?? "auto"));
+  addEventListener("afterprint", () => {
+    opened.forEach((d) => (d.open = false));
+    setTheme(before ?? "auto");
+  });
 })();

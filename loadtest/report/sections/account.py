@@ -3,12 +3,11 @@
 from loadtest.report.marks import outcome
 from loadtest.report.markup import Html, h
 from loadtest.report.model import Integrity, Report
-from loadtest.report.words import count, listing, plural
+from loadtest.report.words import count, listing
 
 MISSED_BECAUSE = {
-    "cap": "above the target's `max_in_flight`",
-    "late": "the generator was too late",
-    "worker_lost": "a worker was down",
+    "cap": "above a target's max_in_flight",
+    "worker_lost": "while a worker was down",
 }
 
 
@@ -42,8 +41,8 @@ def _answer(own: Integrity) -> Html | str:
         )
     if not own.missed and not own.unknown and not own.lost:
         return "Yes: every scheduled request was sent, and every answer is stored."
-    causes = [f"{plural(n, 'request')} {MISSED_BECAUSE.get(why, why)}" for why, n in own.missed_by.items() if n]
-    told = f" Missed: {listing(causes)}." if causes else ""
+    causes = [f"{count(n)} missed {MISSED_BECAUSE.get(why, why)}" for why, n in own.missed_by.items() if n]
+    told = f" {listing(causes).capitalize()}." if causes else ""
     return f"Yes: the account adds up.{told}"
 
 

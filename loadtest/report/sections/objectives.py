@@ -18,12 +18,12 @@ def objectives(report: Report) -> Html:
         words = "The plan sets no objective, so nothing is judged. Name a limit under `slos:` and the next report will."
         return h("section", title, h("div", words, class_="empty"), id="objectives")
     order = {name: index for index, name in enumerate(report.summary.targets)}
-    head = ("Objective", "Target", "Stage", "Limit", "Value", "95% interval", "", "Outcome")
-    aligned = {"Objective": "left", "Target": "left", "Stage": "left", "Outcome": "left"}
+    head = ("Outcome", "Objective", "Target", "Stage", "Limit", "Value", "95% interval", "")
+    left = head[:4]
     body = [_row(row, order.get(row.target, 0), report.summary.validity.valid) for row in rows]
     table = h(
         "table",
-        h("thead", h("tr", [h("th", word, scope="col", class_=aligned.get(word)) for word in head])),
+        h("thead", h("tr", [h("th", word, scope="col", class_="left" if word in left else None) for word in head])),
         h("tbody", body),
         class_="full slos",
     )
@@ -40,22 +40,22 @@ LEAD = (
 def _row(row: SloRow, index: int, valid: bool) -> Html:
     return h(
         "tr",
+        h("td", _outcome(row, valid), class_="left outcome-cell"),
         h("th", metric_title(row.metric), f" {row.stat}" if row.stat else None, scope="row"),
         h("td", named(index, row.target), class_="left"),
         h("td", row.stage, class_="left"),
-        h("td", limit(row)),
-        h("td", measured(row, row.value)),
-        h("td", interval(row), class_="small"),
+        h("td", limit(row), data_label="Limit"),
+        h("td", measured(row, row.value), data_label="Value"),
+        h("td", interval(row), class_="small", data_label="95% interval"),
         h("td", picture(row)),
-        h("td", _outcome(row, valid), class_="left outcome-cell"),
     )
 
 
 def interval(row: SloRow) -> str:
-    """`741 to 962 ms`; an end that the sample cannot bound is a dash."""
-    if row.low is None and row.high is None:
-        return NOT_KNOWN
+    """`741 to 962 ms`; `from 741 ms` where the sample cannot bound the other end."""
     low, high = measured(row, row.low), measured(row, row.high)
+    if row.low is None or row.high is None:
+        return f"from {low}" if row.low is not None else f"up to {high}" if row.high is not None else NOT_KNOWN
     number, _, unit = high.partition(" ")
     return f"{low.removesuffix(f' {unit}') if unit else low} to {number}{f' {unit}' if unit else ''}"
 
@@ -76,10 +76,8 @@ def picture(row: SloRow) -> Html | None:
     finite = [x for x in (row.limit, row.value, row.high, row.low) if x is not None and math.isfinite(x)]
     top = max(finite) * 1.12 or 1.0
     middle = HEIGHT / 2
-    low, high = (
-        _x(x, top)
-        for x in (row.low if row.low is not None else row.value, row.high if row.high is not None else row.value)
-    )
+    low = _x(0 if row.low is None else row.low, top)
+    high = _x(math.inf if row.high is None else row.high, top)
     limit_x = _x(row.limit, top)
     return h(
         "svg",

@@ -66,9 +66,7 @@ def _clean(summary: Summary) -> str:
     lag = f"99% of requests left within {sig3(own.schedule_lag_ms.p99)} ms of being due" if _has_lag(summary) else ""
     clock = "answers were stamped by the kernel" if own.clock == "kernel" else "answers were stamped in user space"
     stamps = (
-        clock
-        if own.uncertainty_ms.p99 is None
-        else f"{clock}, 99% of them surely within {sig3(own.uncertainty_ms.p99)} ms"
+        clock if own.uncertainty_ms.p99 is None else f"{clock}, 99% of them exact to {sig3(own.uncertainty_ms.p99)} ms"
     )
     parts = [part for part in (lag, stamps) if part]
     return f"The load generator did not limit the run. {sentence('; '.join(parts))}"

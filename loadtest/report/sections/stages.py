@@ -5,28 +5,35 @@ from itertools import chain
 
 import msgspec
 
-from loadtest.report.figures import Axis, Line, Spec, XAxis, ceiling, figure, nothing, spans_decades
+from loadtest.report.figures import Axis, Line, Mark, Spec, XAxis, ceiling, figure, nothing, spans_decades
 from loadtest.report.marks import COLORS
 from loadtest.report.markup import Html, h
-from loadtest.report.model import PERCENTILES, Curve, Report, StageCharts, StageFigures, Stat, TargetSeries, Values
+from loadtest.report.model import (
+    LANDMARKS,
+    PERCENTILES,
+    Curve,
+    Report,
+    StageCharts,
+    StageFigures,
+    Stat,
+    TargetSeries,
+    Values,
+)
 from loadtest.report.words import count, listing, percent, plural, seconds, sig3, utc
 from loadtest.types import FAULT_OF, Stage
 
 SHADES = {"p50": 1, "p95": 2, "p99": 3}
 DASHES: list[tuple[int, int] | None] = [None, (7, 3), (2, 3), (10, 3)]
 LABEL_LENGTH = 16
+MOST_NAMED = 4
+"""More targets than that are left to the table of a chart."""
 GAP_TITLES = {"itl_ms": "tokens", "icl_ms": "chunks"}
 
 
 def load_and_time(report: Report) -> Html:
     found = [_stage(report, stage) for stage in report.stages]
     empty = h("div", "No request of a measured stage was stored: there is nothing to draw.", class_="empty")
-    left_out = (
-        f" {plural(report.stages_left_out, 'further stage')} would make the page too large: see the tables above."
-        if report.stages_left_out
-        else ""
-    )
-    lead = f"Each stage on its own: no figure is taken across stages or targets.{left_out}"
+    lead = f"Each stage on its own: no figure is taken across stages or targets.{_left_out(report)}"
     against_load = latency_against_load(report)
     return h(
         "section",
@@ -36,6 +43,12 @@ def load_and_time(report: Report) -> Html:
         found or empty,
         id="stages",
     )
+
+
+def _left_out(report: Report) -> str:
+    stages, targets = report.stages_left_out, report.targets_left_out
+    parts = [plural(n, noun) for n, noun in ((stages, "further stage"), (targets, "further target")) if n]
+    return f" Not drawn, so that the page stays small: {listing(parts)}; the tables above have them." if parts else ""
 
 
 def _stage(report: Report, stage: StageCharts) -> Html:
@@ -67,7 +80,11 @@ def arrivals(plan: Stage) -> str:
     keys: dict[str, object] = msgspec.to_builtins(plan.arrivals)
     kind = keys.pop("kind")
     word = "closed load" if kind == "closed" else f"{kind} arrivals"
-    told = [f"{key} {value}" for key, value in keys.items() if value is not None]
+    told = [
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in keys.items()
+        if value is not None
+    ]
     if plan.concurrency:
         told.append(f"concurrency {plan.concurrency:,}")
     return ", ".join([word, *told]).capitalize()
@@ -89,8 +106,14 @@ def _time(stage: StageCharts) -> XAxis:
     return XAxis(label="time since the stage's start", unit="s", values=stage.offsets_s)
 
 
-def _clock_cells(stage: StageCharts) -> list[str]:
-    return [f"{int(t) // 60}:{t % 60:02.0f}" if stage.bucket_s >= 1 else f"{t:.1f} s" for t in stage.offsets_s]
+def _drain(stage: StageCharts) -> list[Mark]:
+    """Where nothing new was due any more, if the last answers took long enough to show."""
+    planned_s = (stage.end_ns - stage.start_ns) / 1e9
+    return [Mark(planned_s, "arrivals end")] if stage.offsets_s[-1] >= planned_s > 0 else []
+
+
+def _clock_rows(stage: StageCharts) -> dict[int, str]:
+    return {i: f"{int(t) // 60}:{int(t) % 60:02d}" for i, t in enumerate(stage.offsets_s)}
 
 
 def _throughput(ident: str, stage: StageCharts, order: list[str], figures: dict[str, StageFigures]) -> Html:
@@ -108,11 +131,20 @@ def _throughput(ident: str, stage: StageCharts, order: list[str], figures: dict[
     offered = next((s.offered_per_s for s in stage.series if any(v for v in s.offered_per_s)), None)
     if offered is not None:
         lines.insert(0, Line(label="offered", color="ink-3", dash=(4, 4), width=1.25, values=offered))
-    parts = [f"{s.target} completed {sig3(f.requests_per_s)}" for s in stage.series if (f := figures.get(s.target))]
+    parts = [f"{s.target} {sig3(f.requests_per_s)}" for s in stage.series if (f := figures.get(s.target))]
     mean = _mean(offered) if offered is not None else None
-    answer = f"{listing(parts)} requests/s" + (f" of {sig3(mean)} offered." if mean is not None else ".")
-    spec = Spec(kind="line", x=_time(stage), y=Axis(label="requests/s", unit="/s"), series=lines, group=ident)
-    return figure(f"{ident}-throughput", question, answer, spec, x_cells=_clock_cells(stage))
+    answer = f"Completed: {listing(parts, MOST_NAMED)} requests/s" + (
+        f", of {sig3(mean)} offered." if mean is not None else "."
+    )
+    spec = Spec(
+        kind="line",
+        x=_time(stage),
+        marks=_drain(stage),
+        y=Axis(label="requests/s", unit="/s"),
+        series=lines,
+        group=ident,
+    )
+    return figure(f"{ident}-throughput", question, answer, spec, rows=_clock_rows(stage))
 
 
 def _mean(values: Values) -> float | None:
@@ -128,13 +160,15 @@ def _in_flight(ident: str, stage: StageCharts, order: list[str]) -> Html:
     peaks = [
         f"{count(round(max((v for v in s.in_flight if v is not None), default=0)))} at {s.target}" for s in stage.series
     ]
-    spec = Spec(kind="line", x=_time(stage), y=Axis(label="requests in flight"), series=lines, group=ident)
+    spec = Spec(
+        kind="line", x=_time(stage), marks=_drain(stage), y=Axis(label="requests in flight"), series=lines, group=ident
+    )
     return figure(
         f"{ident}-in-flight",
         "Did unanswered requests pile up?",
-        f"At most {listing(peaks)} at once.",
+        f"At most {listing(peaks, MOST_NAMED)} at once.",
         spec,
-        x_cells=_clock_cells(stage),
+        rows=_clock_rows(stage),
     )
 
 
@@ -184,8 +218,8 @@ def _latency(
         for p in PERCENTILES
         if p in quantiles
     ]
-    spec = Spec(kind="line", x=_time(stage), y=y, series=lines, group=ident)
-    return figure(chart_id, question, answer, spec, x_cells=_clock_cells(stage))
+    spec = Spec(kind="line", x=_time(stage), marks=_drain(stage), y=y, series=lines, group=ident)
+    return figure(chart_id, question, answer, spec, rows=_clock_rows(stage))
 
 
 def _why_nothing(own: StageFigures, target: str) -> str:
@@ -227,12 +261,12 @@ def _errors(ident: str, stage: StageCharts, order: list[str], series: TargetSeri
     spec = Spec(
         kind="stack", x=x, y=Axis(label=f"failed requests per {seconds(stage.bucket_s)}"), series=lines, group=ident
     )
-    return figure(chart_id, question, answer, spec, x_cells=_clock_cells(stage))
+    return figure(chart_id, question, answer, spec, rows=_clock_rows(stage))
 
 
 def nines(share: float) -> float:
     """Where a percentile stands on an axis that gives each further nine the same width."""
-    return -math.log10(1 - share)
+    return abs(math.log10(1 - share))
 
 
 def _distribution(
@@ -273,7 +307,7 @@ def _distribution(
     failing = any(f.ok < f.requests for f in figures.values())
     note = " A line ends where failures begin; dotted, the successes alone." if failing else ""
     parts = [f"{name} {sig3(getattr(f, metric).p99)} ms" for name, f in figures.items() if f.ok]
-    answer = f"One in a hundred successes took longer than {listing(parts)}.{note}"
+    answer = f"One in a hundred successes took longer than {listing(parts, MOST_NAMED)}.{note}"
     x = XAxis(
         label="percentile of requests, each nine the same width",
         unit="nines",
@@ -283,10 +317,14 @@ def _distribution(
     every = [curve.value_ms for curve in curves]
     y = Axis(label="ms", unit="ms", log=spans_decades(every))
     spec = Spec(kind="line", x=x, y=y, series=lines, height=230)
-    return figure(chart_id, question, answer, spec, x_cells=[f"p{100 * p:.6g}" for p in stage.shares])
+    return figure(chart_id, question, answer, spec, rows=_tail_rows(stage))
 
 
 TICKS = ((0.0, "min"), (0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (0.9999, "p99.99"))
+
+
+def _tail_rows(stage: StageCharts) -> dict[int, str]:
+    return {i: f"p{100 * p:.6g}" for i, p in enumerate(stage.shares) if p in LANDMARKS}
 
 
 def _ticks(shares: list[float]) -> list[tuple[float, str]]:

@@ -114,10 +114,15 @@ def _tr(row: Row, beside: bool, last: bool) -> Html:
 def _td(cell: Cell, beside: bool) -> Html:
     if beside and cell.beside is not None:
         return text(
-            h("td", _bar(cell.bar, cell.index), cell.shown),
+            h("td", _bar(cell.bar, cell.index), _number(cell)),
             h("td", cell.beside, class_="beside infinite" if cell.beside == "∞" else "beside"),
         )
-    return h("td", _bar(cell.bar, cell.index), cell.shown, colspan=2 if beside else None)
+    return h("td", _bar(cell.bar, cell.index), _number(cell), colspan=2 if beside else None)
+
+
+def _number(cell: Cell) -> Html | str:
+    """Of one width where a bar stands before it, so that the bars stand below each other."""
+    return cell.shown if cell.bar is None else h("span", cell.shown, class_="number")
 
 
 def _bar(share: float | None, index: int) -> Html | None:
@@ -198,7 +203,11 @@ def _cost(column: Column) -> str:
     if column.target is None or column.target.price is None:
         return NOT_KNOWN
     value = cost(column.figures, column.target.price)
-    return NOT_KNOWN if value is None else f"{value:,.2f} {column.target.price.currency}"
+    if value is None:
+        return NOT_KNOWN
+    return (
+        f"{value:,.2f} {column.target.price.currency}" if value >= 1 else quantity(value, column.target.price.currency)
+    )
 
 
 def _unit_cost(column: Column) -> str:
