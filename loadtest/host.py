@@ -63,6 +63,7 @@ class Status(Struct):
 
     worker: int
     state: Literal["starting", "ready", "restarting", "closing", "closed", "failed"]
+    pid: int = 0  # of the worker process, as long as there is one
     finished: bool = False  # no thread of this host runs any more
     stages: list[StageCount] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -218,11 +219,12 @@ class Host:
             if isinstance(frame, Report):
                 self._on_report(frame)
             elif isinstance(frame, Ready):
-                self._on_ready()
+                self._on_ready(frame)
             elif isinstance(frame, Failed):
                 self._fail(frame.reason)
 
-    def _on_ready(self) -> None:
+    def _on_ready(self, ready: Ready) -> None:
+        self._status.pid = ready.pid
         if self._status.state == "closing":
             return
         self._status.state = "ready"

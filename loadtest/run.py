@@ -169,7 +169,7 @@ class Driver:
         if stage.overlap and stage.duration_s is not None:
             end_ns = start_ns + int(stage.duration_s * 1e9)
             times.end_ns = end_ns
-            ahead_ns = int(self.fleet.start_lead_s * 1e9)
+            ahead_ns = int((self.fleet.start_lead_s + 2 * POLL_EVERY_S) * 1e9)
             self._wait(lambda: time.time_ns() >= end_ns - ahead_ns, None)
         else:
             self._wait(self._all_drained, None)
