@@ -192,7 +192,7 @@ def _messages(progress: Progress) -> Iterator[Text]:
     for message in progress.messages[-3:]:
         yield Text.assemble(("! ", "bold red"), message)
     if progress.interrupted:
-        yield Text("Stopping: waiting a few seconds for what is in flight. Ctrl-C again stops at once.", style="yellow")
+        yield Text("Stopping: a few seconds for what is in flight. Ctrl-C again: at once.", style="yellow")
 
 
 def lines(progress: Progress) -> Iterator[str]:

@@ -1,0 +1,293 @@
+"""The terminal: what a Watch makes of snapshots, and what is read from it at a glance."""
+
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from loadtest import live
+from loadtest.frames import StageCount, TargetCount
+from loadtest.host import Sample, Status
+from loadtest.metrics import METRICS
+from loadtest.progress import Progress, TargetProgress, Watch, percentile
+from loadtest.run import Snapshot, StageTimes
+from loadtest.types import Plan
+from tests import sample_run
+from tests.sample_report import report
+
+SECOND_NS = 1_000_000_000
+START_NS = sample_run.START_NS
+PLAN = msgspec.yaml.decode(sample_run.PLAN_YAML, type=Plan)
+STEADY = 1  # the index of the stage
+
+
+def snapshot(at_s: float, acme: TargetCount, samples: list[Sample] | None = None, stage: int = STEADY) -> Snapshot:
+    """One host; globex does nothing."""
+    counts = StageCount(stage, START_NS, [acme, TargetCount()])
+    host = Status(worker=0, state="ready", stages=[counts], samples=samples or [])
+    now_ns = START_NS + round(at_s * SECOND_NS)
+    times = [StageTimes(stage, START_NS)]
+    return Snapshot(PLAN, "r", START_NS, now_ns, stage, times, [host], phase="running")
+
+
+def sample(at_s: float, ttft_ms: float, error: str | None = None, tokens: int = 10) -> Sample:
+    done_ns = START_NS + round(at_s * SECOND_NS)
+    return Sample(
+        "acme", "steady", done_ns, None if error else ttft_ms, 2 * ttft_ms, 0.5, 0 if error else tokens, error
+    )
+
+
+def shown(progress: Progress, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(live.render(progress, width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def running(**more: object) -> Progress:
+    target = TargetProgress(name="acme", offered_per_s=20, achieved_per_s=19.8, in_flight=34, oldest_age_s=2.1)
+    fields = {"run": "r", "plan": "p", "phase": "running", "targets": [target], "stage": "peak", "stage_index": 1}
+    return msgspec.structs.replace(
+        Progress(**(fields | {"stage_count": 3, "elapsed_s": 34.0, "planned_s": 120.0})), **more
+    )
+
+
+# Watch
+
+
+def test_rates_and_percentiles_are_of_the_last_ten_seconds() -> None:
+    """100 answers in 10 s of 1 to 100 ms; 50 older ones are forgotten."""
+    watch = Watch()
+    watch.take(snapshot(10, TargetCount(scheduled=60), [sample(5, 999) for _ in range(50)]))
+    new = [sample(11 + i / 20, i + 1) for i in range(100)]
+    watch.take(snapshot(16, TargetCount(scheduled=120), new))
+    progress = watch.take(snapshot(20, TargetCount(scheduled=160, done=150)))
+    acme = progress.targets[0]
+    assert acme.achieved_per_s == 10
+    assert acme.offered_per_s == 10
+    assert acme.output_tokens_per_s == 100
+    assert (acme.ttft_p50_ms, acme.ttft_p99_ms) == (51, 100)
+    assert (acme.e2e_p50_ms, acme.e2e_p99_ms) == (102, 200)
+    assert progress.schedule_lag_p99_ms == 0.5
+    assert (progress.elapsed_s, progress.planned_s, progress.stage) == (20, 20, "steady")
+
+
+def test_errors_are_counted_by_word_over_the_stage_and_no_latency() -> None:
+    watch = Watch()
+    watch.take(snapshot(1, TargetCount(), [sample(0.5, 5, "reset"), sample(0.6, 5, "empty"), sample(0.7, 5, "empty")]))
+    acme = watch.take(snapshot(40, TargetCount(missed_cap=2, missed_worker_lost=1, unknown=4))).targets[0]
+    assert acme.errors == {"empty": 2, "reset": 1}
+    assert list(acme.errors) == ["empty", "reset"]
+    assert (acme.ttft_p50_ms, acme.achieved_per_s, acme.missed, acme.unknown) == (None, 0, 3, 4)
+
+
+def test_a_new_stage_begins_empty() -> None:
+    watch = Watch()
+    watch.take(snapshot(1, TargetCount(), [sample(0.5, 5, "reset"), sample(0.6, 5)]))
+    acme = watch.take(snapshot(2, TargetCount(), stage=0)).targets[0]
+    assert (acme.errors, acme.ttft_p50_ms) == ({}, None)
+
+
+def test_an_endpoint_that_hangs_is_told_before_any_request_ends() -> None:
+    watch = Watch()
+    hanging = TargetCount(scheduled=50, in_flight=50, oldest_ns=START_NS)
+    early, late = (watch.take(snapshot(at_s, hanging)).targets for at_s in (2.9, 12.3))
+    assert early[0].stalled_s is None
+    assert late[0].stalled_s == pytest.approx(12.3)
+    assert (late[0].in_flight, late[0].oldest_age_s) == (50, pytest.approx(12.3))
+    assert late[1].stalled_s is None
+
+
+def test_answers_that_take_their_time_are_no_stall() -> None:
+    """Answers of 8 s, the last one 7 s ago, then 17 s ago."""
+    watch = Watch()
+    busy = TargetCount(in_flight=3, oldest_ns=START_NS + SECOND_NS)
+    watch.take(snapshot(10, busy, [sample(10, 4000)]))
+    assert watch.take(snapshot(17, busy)).targets[0].stalled_s is None
+    assert watch.take(snapshot(27, busy)).targets[0].stalled_s == pytest.approx(17)
+
+
+def test_counts_are_added_over_workers() -> None:
+    made = snapshot(5, TargetCount(in_flight=3, oldest_ns=START_NS + 7, done=4))
+    other = StageCount(STEADY, START_NS, [TargetCount(in_flight=2, oldest_ns=START_NS + 5, done=1), TargetCount()])
+    made.hosts.append(Status(worker=1, state="restarting", stages=[other], problems=["worker 1 died of signal 9"]))
+    made.lost_hosts = [2]
+    progress = Watch().take(made)
+    assert (progress.targets[0].in_flight, progress.targets[0].ended) == (5, 5)
+    assert progress.targets[0].oldest_age_s == pytest.approx(5 - 5e-9)
+    assert (progress.worker_states, progress.workers_lost) == (["ready", "restarting"], 1)
+    assert progress.messages == ["worker 1 died of signal 9"]
+
+
+def test_percentile_is_the_element_at_the_floor() -> None:
+    assert percentile([], 0.5) is None
+    assert [percentile([3, 1, 2], share) for share in (0, 0.5, 0.99)] == [1, 2, 3]
+
+
+# What is seen
+
+
+def test_a_target_fits_into_80_columns() -> None:
+    target = TargetProgress(
+        name="a-provider-with-a-long-name",
+        offered_per_s=12345,
+        achieved_per_s=12345,
+        output_tokens_per_s=1234567,
+        in_flight=12345,
+        oldest_age_s=1234,
+        stalled_s=1234,
+        ttft_p50_ms=12345,
+        ttft_p99_ms=12345,
+        e2e_p50_ms=123456,
+        e2e_p99_ms=123456,
+        errors={"timeout_first_byte": 12345, "rate_limited": 1234, "overloaded": 123, "reset": 12},
+    )
+    seen = shown(running(targets=[target, target], messages=["worker 1 died of signal 9; restarting"]))
+    assert all(len(line) <= 80 for line in seen.splitlines())
+    assert "! no answer for 1,234 s  timeout_first_byte 12,345" in seen
+
+
+def test_a_glance_at_a_stage() -> None:
+    seen = shown(running(worker_states=["ready", "ready"], schedule_lag_p99_ms=0.113))
+    assert "Stage 2 of 3  peak  running  0:34 of 2:00" in seen
+    assert "acme        19.8    20.0     34   2.1 s      –      –       –       –       0" in seen
+    assert "no errors" in seen
+    assert "workers: 2 ready · schedule lag p99 0.113 ms" in seen
+
+
+def test_nothing_jumps_when_something_happens() -> None:
+    calm = running()
+    [target] = calm.targets
+    trouble = msgspec.structs.replace(target, errors={"reset": 3}, stalled_s=9.0, missed=2)
+    assert len(shown(calm).splitlines()) == len(shown(msgspec.structs.replace(calm, targets=[trouble])).splitlines())
+
+
+def test_an_interrupt_says_what_the_next_one_does() -> None:
+    seen = shown(running(interrupted=True))
+    assert "stopping" in seen
+    assert "Ctrl-C again: at once." in seen
+
+
+def test_requests_instead_of_a_duration_and_before_the_first_stage() -> None:
+    seen = shown(running(planned_s=None, planned_requests=500))
+    assert "0:34  0 of 500" in seen
+    assert "p  starting" in shown(running(stage=None, phase="starting"))
+
+
+def test_more_room_goes_to_the_names() -> None:
+    [target] = running().targets
+    long = running(targets=[msgspec.structs.replace(target, name="a-provider-with-a-long-name")])
+    assert "a-provider-with-a-long-name" not in shown(long, 80)
+    assert "a-provider-with-a-long-name" in shown(long, 120)
+
+
+def test_lines_for_a_log() -> None:
+    [line] = live.lines(running())
+    assert line == (
+        "0:34 peak running acme: 19.8 of 20.0 requests/s; 34 in flight, oldest 2.1 s; TTFT p50 – p99 –; "
+        "E2E p50 – p99 –; 0 tokens/s; no errors"
+    )
+
+
+def test_clock() -> None:
+    assert [live.clock(s) for s in (0, 34.9, 725, 3725)] == ["0:00", "0:34", "12:05", "1:02:05"]
+
+
+# The end
+
+
+def ended(valid: bool = True) -> str:
+    made = report(valid=valid)
+    return "\n".join(line.plain.rstrip() for line in live.closing(made.summary, Path("runs/x")))
+
+
+def test_the_end_says_verdict_account_and_what_next() -> None:
+    seen = ended()
+    assert "✘ acme met all 6 objectives; globex breached 3 of 6 objectives and left 3 undecided." in seen
+    assert "VALID: the load generator did not limit the run" in seen
+    assert "16,800 scheduled = 16,800 sent + 0 missed + 0 unknown" in seen
+    assert "16,800 sent = 16,800 stored + 0 lost" in seen
+    assert "✘ breached  globex, calm: Time to first token p99 ∞, asked ≤ 1,500 ms" in seen
+    assert "? undecided  globex, calm: Error rate 2.70%, asked ≤ 3%; about 4,210 more requests would decide" in seen
+    assert "Report   runs/x/report.html" in seen
+    assert "Next     open the report" in seen
+    assert "loadtest report 20261103-140211-7k2m --format csv" in seen
+
+
+def test_the_table_at_the_end_fits_and_tells_failures_apart() -> None:
+    seen = ended().splitlines()
+    [acme] = [line for line in seen if line.startswith("● acme          4,800")]
+    assert acme == "● acme          4,800      0%    372    662    840   6,450   9,690  40.0   5,920"
+    below = seen[seen.index(next(line for line in seen if line.startswith("■ globex        4,800"))) + 1]
+    assert below.split() == ["failed", "=", "∞", "1,020", "3,060", "∞", "17,400", "∞"]
+
+
+def test_an_invalid_end_gives_reason_and_remedy() -> None:
+    seen = ended(valid=False)
+    assert "! INVALID: this run cannot judge its targets." in seen
+    assert "INVALID 18 request(s) were due and not sent, for no cap of the plan" in seen
+    assert "repeat the run; with more workers if these were too busy" in seen
+    assert "Next     do what INVALID says above and run again" in seen
+
+
+# The views
+
+
+def text_of(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_log_gets_lines_when_a_phase_begins() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    view = live.view(False, console)
+    with view:
+        view.say("starting the workers")
+        for at_s in (1.0, 1.2, 1.4):
+            view.show(snapshot(at_s, TargetCount(scheduled=3)))
+        ending = snapshot(2, TargetCount(scheduled=3))
+        ending.phase = "draining"
+        view.show(ending)
+    seen = text_of(console).splitlines()
+    assert seen[0] == "starting the workers"
+    assert [line.partition(";")[0] for line in seen[1:]] == [
+        "0:01 steady running acme: 0 of 0 requests/s",
+        "0:01 steady running globex: 0 of 0 requests/s",
+        "0:02 steady last answers acme: 0 of 0 requests/s",
+        "0:02 steady last answers globex: 0 of 0 requests/s",
+    ]
+
+
+def test_a_terminal_is_redrawn_and_keeps_the_last_view() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    view = live.view(False, console)
+    with view:
+        view.show(snapshot(1, TargetCount(scheduled=3)))
+        done = snapshot(20, TargetCount(scheduled=200))
+        done.phase = "done"
+        view.show(done)
+    assert "Stage 2 of 2  steady  done  0:20 of 0:20" in text_of(console)
+
+
+def test_quiet_prints_nothing() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    with live.view(True, console) as view:
+        view.say("starting")
+        view.show(snapshot(1, TargetCount()))
+    assert text_of(console) == ""
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    console.print(live.render(running()))
+    assert "\x1b[3" not in text_of(console)
+    assert "acme" in text_of(console)
+
+
+def test_the_catalogue_lists_every_metric() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    live.catalogue(METRICS.values(), console)
+    assert all(name in text_of(console) for name in METRICS)
