@@ -23,7 +23,7 @@ from loadtest.report import export, html
 from loadtest.report.summary import exit_status, summary
 from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_nonce
 from loadtest.spans import RESOURCE, SCOPE
-from loadtest.store import Address, Store, open_store
+from loadtest.store import Address, Store, StoreError, open_store
 from loadtest.types import Plan
 from loadtest.verdict import Account
 
@@ -50,10 +50,10 @@ def run(
     keys = plans.resolve_keys(plan)
     run_id = new_run_id()
     directory = (out or Path("runs") / run_id).resolve()
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "plan.yaml").write_text(plans.dump(plan))
     with Interrupts().caught() as interrupts, open_store(store or plan.store) as database:
         database.migrate()
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "plan.yaml").write_text(plans.dump(plan))
         snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, live.view(quiet))
         stored = database.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": run_id})[0]["n"]
         booked = account(snapshot, stored)
@@ -97,7 +97,7 @@ def report(run: str, format: str, out: Path | None, check: bool, store: str | No
         text = {
             "html": lambda: html.render(html.load(database, run_id)),
             "json": lambda: json.dumps(figures, indent=1) + "\n",
-            "csv": lambda: export.csv(figures),
+            "csv": lambda: export.csv_of(figures),
         }[format]()
         interrupted = bool(database.query(INTERRUPTED, {"run": run_id})[0]["interrupted"])
     if out is None and format != "html":
@@ -166,6 +166,8 @@ def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
     tracer = provider.get_tracer(SCOPE, __version__)
     _record_spans(tracer, snapshot, booked)
     provider.shutdown()
+    if exporter.failure:
+        raise StoreError(exporter.failure)
 
 
 def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
