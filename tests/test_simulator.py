@@ -1,6 +1,7 @@
 """The simulator: its batching model in simulated time, and what it does on a socket, by the openai package and raw."""
 
 import asyncio
+import re
 import signal
 import socket
 import ssl
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import httptools
@@ -25,7 +26,8 @@ from loadtest.simulator import PROFILES, Profile, Tls, start
 from loadtest.simulator import profile as profiles
 from loadtest.simulator.engine import Engine, Faults, RateLimit, Sequence
 from loadtest.simulator.launch import secret
-from loadtest.simulator.script import Script, beats
+from loadtest.simulator.profile import StatusFault, StreamFault
+from loadtest.simulator.script import FORMS, Script, beats
 from loadtest.simulator.server import listen
 from loadtest.simulator.truth import Record, Truth
 from loadtest.types import ChunkKind
@@ -568,6 +570,19 @@ def test_truth_of_a_script(simulator: str) -> None:
     assert max(late_ms) < 100
 
 
+def test_truth_of_a_generation(simulator: str) -> None:
+    seen = ask(
+        simulator, None, headers={"x-request-id": "plain"}, max_tokens=20, stream_options={"include_usage": True}
+    )
+    truth = truth_of(simulator, "plain")
+    assert seen.texts[0] == ""
+    assert len(seen.texts) == 21
+    assert truth["chunk_kind"] == [0, *[2] * 20, 0, 5]
+    assert sum(truth["chunk_tokens"]) == truth["output_tokens"] == 20
+    # 20 steps of at least the profile's 1 ms, less what the timer may catch up
+    assert 18 < (truth["done_ns"] - truth["read_ns"]) / 1e6 < 500
+
+
 def test_several_events_in_one_write(simulator: str) -> None:
     script = {"chunks": 5, "gaps_ms": 10, "events_per_write": 3}
     ask(simulator, script, headers={"x-request-id": "several"})
@@ -891,3 +906,13 @@ def test_it_imports_nothing_heavy() -> None:
     heavy = {"locust", "gevent", "ray", "chdb", "clickhouse_connect"}
     code = f"import sys, loadtest.simulator; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_each_key_is_documented() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "simulator.md").read_text()
+    documented = set(re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\|$", page, re.MULTILINE))
+    assert documented == {*Script.__struct_fields__, *Profile.__struct_fields__}
+    forms = {word for words in FORMS.values() for word in words}
+    assert {
+        word for word in (*get_args(StatusFault), *get_args(StreamFault), *forms) if f"`{word}`" not in page
+    } == set()

@@ -13,7 +13,7 @@ from loadtest.types import ChunkKind
 Faulty = tuple[Fault, int]
 """A fault and the number of tokens that still come before it."""
 
-CATCH_UP_S = 0.005
+CATCH_UP_S = 0.02
 """A step that a busy loop ended late by no more than this does not delay the next: steps keep the model's time."""
 TEXTS = [f'" {word}"'.encode() for word in WORDS]
 

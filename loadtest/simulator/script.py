@@ -161,24 +161,8 @@ class Beat(Struct, frozen=True):
     tokens: int
 
 
-WORDS = (
-    "the",
-    "load",
-    "rises",
-    "and",
-    "each",
-    "token",
-    "waits",
-    "its",
-    "turn",
-    "in",
-    "line",
-    "for",
-    "time",
-    "to",
-    "pass",
-    "on",
-)
+TEXT = "the load rises and each token waits its turn in line for time to pass on"
+WORDS = tuple(TEXT.split())
 
 
 def words(start: int, count: int) -> str:
