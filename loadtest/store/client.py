@@ -86,17 +86,11 @@ class Store:
             raise ValueError(f"columns for {table} must be of one length, these are: {sizes or 'none'}")
         if lengths == {0}:
             return
-        types = self._column_types(table, columns)
-        settings = {**EXACTLY_ONCE, "insert_deduplication_token": token or uuid.uuid4().hex}
-        with _mapped(self.address):
-            self._client.insert(
-                table,
-                list(columns.values()),
-                column_names=list(columns),
-                column_type_names=[types[name] for name in columns],
-                column_oriented=True,
-                settings=settings,
-            )
+        token = token or uuid.uuid4().hex  # clickhouse-connect itself may send an insert twice
+        try:
+            self._insert(table, columns, token)
+        except UnicodeEncodeError:
+            self._insert(table, {name: _encodable(values) for name, values in columns.items()}, token)
 
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Rows of a query; `{name:Type}` in it is bound to `params[name]` by the server.
@@ -121,6 +115,18 @@ class Store:
     ) -> None:
         self.close()
 
+    def _insert(self, table: str, columns: Mapping[str, Sequence[Any]], token: str) -> None:
+        types = self._column_types(table, columns)
+        with _mapped(self.address):
+            self._client.insert(
+                table,
+                list(columns.values()),
+                column_names=list(columns),
+                column_type_names=[types[name] for name in columns],
+                column_oriented=True,
+                settings={**EXACTLY_ONCE, "insert_deduplication_token": token},
+            )
+
     def _command(self, sql: str) -> None:
         with _mapped(self.address):
             self._client.command(sql)
@@ -134,6 +140,19 @@ class Store:
         if missing := sorted(columns.keys() - types.keys()):
             raise ValueError(f"table {table} has no column {', '.join(missing)}; it has {', '.join(types)}")
         return types
+
+
+def _encodable(value: Any) -> Any:
+    """The same without halves of surrogate pairs, which no UTF-8 can hold: one of them must not cost a whole batch."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case dict():
+            return {_encodable(key): _encodable(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_encodable(item) for item in value]
+        case _:
+            return value
 
 
 def _connect_or_create(address: Address) -> "HttpClient":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NICE = 19
 GRACE_S = 5  # a command that follows another finds the server still there
-LEASE_CHECK_S = 0.5
+LEASE_CHECK_S = 1
 LOG_BYTES = 1_000_000
 IDLE_CONNECTION_S = 600
 STATUS_OWNED = 3
@@ -57,7 +57,7 @@ def serve(directory: Path, ready_fd: int | None) -> int:
         say(files.OWNED)
         return STATUS_OWNED
     _log_to(directory / files.LOG)
-    os.chdir(directory)  # not where it was started: that may be unmounted, and crashes leave files here
+    os.chdir(directory)  # chDB takes what follows a '?' in a path for options; where we were started may be unmounted
     try:
         lease = _run(directory, say)
     finally:
@@ -112,7 +112,7 @@ def _run(directory: Path, say: Callable[[bytes], None]) -> int | None:
     from loadtest.store.http import Interface
 
     say(b"opening the tables\n")
-    engine = Engine(directory / "data", files.DATABASE)
+    engine = Engine(Path("data"), files.DATABASE)
     passwords = {user: secrets.token_urlsafe(24) for user in (DEFAULT, READER)}
     interface = Interface(engine, passwords)
     config = uvicorn.Config(

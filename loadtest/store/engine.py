@@ -21,6 +21,7 @@ SETTINGS = {
 _chdb: Any = _untyped
 _connect: Any = chdb.connect
 _ONE_ROW = b"\x01\x01\x01x\x05UInt8\x01"  # Native: one column, one row, x UInt8, 1
+OPTIONS = "memory_worker_period_ms=1000"  # by default the engine wakes every 50 ms, for nothing
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 
 
@@ -55,14 +56,21 @@ class Engine:
     """The engine over one directory; it stays open while this object is."""
 
     def __init__(self, path: Path, database: str) -> None:
-        self._path = str(path)
+        self._path = f"{os.path.relpath(path)}?{OPTIONS}"
         _chdb.set_signal_handlers_enabled(0)  # ours end the server in good order; chDB's would not
         self._root = _connect(self._path)
         self._root.query(f"CREATE DATABASE IF NOT EXISTS `{database}` ENGINE = Atomic")
         self.version, self.timezone = self._root.query("SELECT version(), timezone()", "TSV").bytes().decode().split()
 
-    def connect(self) -> "Connection":
-        return Connection(_connect(self._path))
+    def connect(self, settings: Mapping[str, str] | None = None) -> "Connection":
+        """A connection that has our settings, and these on top."""
+        connection = Connection(_connect(self._path))
+        try:
+            connection.set(SETTINGS | dict(settings or {}))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def kill(self, tag: str) -> None:
         """Ask the statement whose text ends with `tag` to stop; if it does not run, nothing happens."""
@@ -83,11 +91,6 @@ class Connection:
 
     def __init__(self, connection: Any) -> None:  # chDB is untyped
         self._connection = connection
-        try:
-            self.set(SETTINGS)
-        except BaseException:
-            self.close()
-            raise
 
     def use(self, database: str) -> None:
         self.run("USE " + identifier(database))

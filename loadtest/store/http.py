@@ -10,25 +10,23 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import anyio
 from anyio import from_thread, to_thread
-from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from loadtest.store import access, codings, sql
-from loadtest.store.engine import Answer, Connection, Engine, Failure, failure, identifier
+from loadtest.store import access, codings, forms, sql
+from loadtest.store.engine import SETTINGS, Answer, Connection, Engine, Failure, failure, identifier
 
 DISPLAY_NAME = "loadtest"
 THREADS = 32
 STATEMENT_BYTES = 64 << 20  # what is not an insert with data is held in memory
-UPLOAD_BYTES = 64 << 20
 STREAMED_FORMATS = {"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"}
 SESSION_S = 60
 LONGEST_SESSION_S = 3600
@@ -147,15 +145,10 @@ class Interface:
         params = dict(request.query_params)
         user = access.authenticate(request.headers, params, self._passwords)
         uploads: dict[str, bytes] = {}
-        if request.headers.get("content-type", "").startswith(
-            ("multipart/form-data", "application/x-www-form-urlencoded")
-        ):
-            async with request.form(max_part_size=STATEMENT_BYTES) as form:
-                fields, uploads = await _read_form(form)
+        body = _decoded(request)
+        if boundary := forms.boundary(request.headers.get("content-type", "")):
+            fields, uploads = forms.parse(await _whole(body, b""), boundary)
             params |= fields
-            body = _nothing()
-        else:
-            body = _decoded(request)
         call = Call(user, params, request.headers, request.method, uploads)
         statement = await _read_statement(call, body)
         if isinstance(statement, Insert):
@@ -199,55 +192,46 @@ class Interface:
     async def _run(self, call: Call, statement: str, tag: str, send: Send) -> Response | None:
         form = sql.output_format(statement) or call.default_format
         coding, encode = codings.encoder(call.accepted_codings)
-        headers = self._headers(call) | {"X-ClickHouse-Format": form}
+        headers = self._headers(call) | _summary() | {"X-ClickHouse-Format": form}
         if coding:
             headers["Content-Encoding"] = coding
-        opened = self._connected(call)
-        connection = await self._in_thread(opened.__enter__)
-        try:
-            reads = await self._in_thread(lambda: _permitted(call, statement, connection))
+        pieces = self._pieces(call, statement, tag, form, headers)
+
+        def next_piece() -> bytes | None:
+            piece = next(pieces, None)
+            return encode(piece) if piece else None
+
+        # two pieces in one go: most results have no second, and are answered whole, failures as a status
+        first, second = await self._in_thread(lambda: (next_piece(), next_piece()))
+        if second is None:
+            return Response(first or b"", headers=headers)
+        await _stream(first or b"", second, lambda: self._in_thread(next_piece), encode, headers, send)
+        return None
+
+    def _pieces(
+        self, call: Call, statement: str, tag: str, form: str, headers: dict[str, str]
+    ) -> Generator[bytes, None, None]:
+        """The result, whole or block by block. The connection is released with the last of it."""
+        with self._connected(call) as connection:
+            reads = _permitted(call, statement, connection)
             text = f"{statement}\n{tag}" if reads else statement
-            if reads and form in STREAMED_FORMATS and call.params.get("wait_end_of_query") != "1":
-                blocks = connection.stream(text, form, call.bound)
-                await self._stream(blocks, encode, headers, send)
-                return None
-            answer = await self._in_thread(lambda: connection.query(text, form, call.bound))
-            body = await self._in_thread(lambda: encode(answer.body) if answer.body else b"")
-            return Response(body, headers=headers | _summary_of(answer))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._in_thread(lambda: opened.__exit__(None, None, None))
-
-    async def _stream(
-        self, blocks: Iterator[bytes], encode: Callable[[bytes], bytes], headers: dict[str, str], send: Send
-    ) -> None:
-        def next_block() -> bytes:
-            block = next(blocks, b"")
-            return encode(block) if block else b""
-
-        piece = await self._in_thread(next_block)  # a failure until here becomes a status
-        exception_tag = secrets.token_hex(8)
-        headers = headers | _summary() | {"X-ClickHouse-Exception-Tag": exception_tag}
-        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
-        try:
-            while piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await self._in_thread(next_block)
-        except Failure as error:
-            piece = encode(_tagged(error, exception_tag))
-        finally:
-            await self._in_thread(blocks.close)  # type: ignore[attr-defined]
-        await send({"type": "http.response.body", "body": piece})
+            if form in STREAMED_FORMATS and sql.is_select(statement) and call.params.get("wait_end_of_query") != "1":
+                yield from connection.stream(text, form, call.bound)
+            else:
+                answer = connection.query(text, form, call.bound)
+                headers |= _summary_of(answer)
+                yield answer.body
 
     @contextmanager
     def _connected(self, call: Call) -> Iterator[Connection]:
         """A connection as the call wants it, its own or that of its session."""
         if call.reader:
             access.reader_settings(call.settings)
-        with self._session(call) if "session_id" in call.params else self._engine.connect() as connection:
+        in_session = "session_id" in call.params
+        with self._session(call) if in_session else self._engine.connect(call.settings) as connection:
             connection.use(call.database)
-            connection.set(call.settings)
+            if in_session:
+                connection.set(call.settings)
             for name, data in call.uploads.items():
                 _load(connection, name, data, call.params)
             if call.reader:
@@ -255,7 +239,7 @@ class Interface:
             try:
                 yield connection
             finally:
-                if "session_id" in call.params:
+                if in_session:
                     _undo(connection, call)
 
     @contextmanager
@@ -276,7 +260,7 @@ class Interface:
             if session is None:
                 if must_exist:
                     raise failure(372, "SESSION_NOT_FOUND", f"Session {key[1]} not found")
-                session = self._sessions[key] = Session(self._engine.connect(), threading.Lock(), 0)
+                session = self._sessions[key] = Session(self._engine.connect({}), threading.Lock(), 0)
             if not session.busy.acquire(blocking=False):
                 raise failure(373, "SESSION_IS_LOCKED", f"Session {key[1]} is locked by a concurrent client")
             return session
@@ -297,23 +281,6 @@ class Interface:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await to_thread.run_sync(work, limiter=self._threads)
-
-
-async def _read_form(form: FormData) -> tuple[dict[str, str], dict[str, bytes]]:
-    fields, uploads = {}, {}
-    for name, value in form.items():
-        if isinstance(value, UploadFile):
-            uploads[name] = await value.read(UPLOAD_BYTES + 1)
-            if len(uploads[name]) > UPLOAD_BYTES:
-                raise failure(223, "QUERY_IS_TOO_LARGE", f"external data {name} exceeds {UPLOAD_BYTES} bytes")
-        else:
-            fields[name] = value
-    return fields, uploads
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    for piece in list[bytes]():
-        yield piece
 
 
 async def _decoded(request: Request) -> AsyncIterator[bytes]:
@@ -340,14 +307,20 @@ async def _read_statement(call: Call, body: AsyncIterator[bytes]) -> str | Inser
     if isinstance(head, sql.InsertHead):
         statement = head.statement.encode("latin-1").decode()
         return Insert(head._replace(statement=statement), read[head.data_start :])
-    async for piece in body:
-        read += piece
-        if len(read) > STATEMENT_BYTES:
-            raise failure(223, "QUERY_IS_TOO_LARGE", f"the statement exceeds {STATEMENT_BYTES} bytes")
     try:
-        return read.decode()
+        return (await _whole(body, read)).decode()
     except UnicodeDecodeError as error:
         raise failure(62, "SYNTAX_ERROR", f"the statement is not UTF-8: {error}") from None
+
+
+async def _whole(body: AsyncIterator[bytes], begun: bytes) -> bytes:
+    pieces, size = [begun], len(begun)
+    async for piece in body:
+        pieces.append(piece)
+        size += len(piece)
+        if size > STATEMENT_BYTES:
+            raise failure(223, "QUERY_IS_TOO_LARGE", f"the statement exceeds {STATEMENT_BYTES} bytes")
+    return b"".join(pieces)
 
 
 def _permitted(call: Call, statement: str, connection: Connection) -> bool:
@@ -377,7 +350,7 @@ def _undo(connection: Connection, call: Call) -> None:
     """A session keeps what its own statements SET and made, not what came with one request."""
     if call.reader:
         return  # a reader's connection stays readonly, which also means that nothing of it can be undone
-    connection.set(dict.fromkeys(call.settings))
+    connection.set({name: SETTINGS.get(name) for name in call.settings})
     for name in call.uploads:
         connection.run(f"DROP TEMPORARY TABLE IF EXISTS {identifier(name)}")
 
@@ -387,6 +360,29 @@ def _number(params: Mapping[str, str], name: str, default: float) -> float:
         return float(params.get(name, default))
     except ValueError:
         raise failure(27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED", f"{name} must be a number") from None
+
+
+async def _stream(
+    first: bytes,
+    second: bytes,
+    next_piece: Callable[[], Awaitable[bytes | None]],
+    encode: Callable[[bytes], bytes],
+    headers: Mapping[str, str],
+    send: Send,
+) -> None:
+    exception_tag = secrets.token_hex(8)
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    raw.append((b"x-clickhouse-exception-tag", exception_tag.encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": raw})
+    await send({"type": "http.response.body", "body": first, "more_body": True})
+    piece: bytes | None = second
+    try:
+        while piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await next_piece()
+    except Failure as error:
+        piece = encode(_tagged(error, exception_tag))
+    await send({"type": "http.response.body", "body": piece or b""})
 
 
 def _refusal(error: Failure) -> Response:

@@ -85,6 +85,12 @@ def output_format(sql: str) -> str | None:
     return None
 
 
+def is_select(sql: str) -> bool:
+    """Whether a statement is a query proper, not SHOW, DESCRIBE, EXPLAIN and the like."""
+    first = next((token.text.upper() for token in code(sql) if token.text != "("), "")
+    return first in ("SELECT", "WITH", "FROM")
+
+
 class InsertHead(NamedTuple):
     """`INSERT INTO ... FORMAT name` and where the data behind it begins."""
 

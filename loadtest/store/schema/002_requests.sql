@@ -1,5 +1,5 @@
--- One typed row for each request span. Every cast is one that cannot fail: a row that a view cannot cast would be in
--- otel_traces and missing here. The MATERIALIZED columns are the first things any metric asks of the timeline;
+-- One typed row for each request span. Every cast is one that cannot fail, and the arrays of a row are made equally long:
+-- what a view cannot compute is missing here, or fails the whole insert. The MATERIALIZED columns are the first things any metric asks of the timeline;
 -- those of an answer that was not streamed are null.
 CREATE TABLE IF NOT EXISTS requests (
     ts DateTime64(9) CODEC(Delta(8), ZSTD(1)),
@@ -74,6 +74,10 @@ ORDER BY (kind, run, stage, target, ts)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 1000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS requests_mv TO requests AS
+WITH
+    JSONExtract(SpanAttributes['loadtest.chunk_offset_ns'], 'Array(Int64)') AS offsets,
+    length(offsets) AS chunks,
+    JSONExtract(SpanAttributes['loadtest.chunk_tokens'], 'Array(UInt32)') AS tokens
 SELECT
     Timestamp AS ts,
     SpanAttributes['loadtest.run'] AS run,
@@ -98,10 +102,10 @@ SELECT
     toInt64OrNull(SpanAttributes['loadtest.connect_dur_ns']) AS connect_dur_ns,
     toInt64OrNull(SpanAttributes['loadtest.tls_dur_ns']) AS tls_dur_ns,
     toInt64OrNull(SpanAttributes['loadtest.first_byte_ns']) AS first_byte_ns,
-    JSONExtract(SpanAttributes['loadtest.chunk_offset_ns'], 'Array(Int64)') AS chunk_offset_ns,
-    JSONExtract(SpanAttributes['loadtest.chunk_kind'], 'Array(UInt8)') AS chunk_kind,
-    JSONExtract(SpanAttributes['loadtest.chunk_bytes'], 'Array(UInt32)') AS chunk_bytes,
-    JSONExtract(SpanAttributes['loadtest.chunk_tokens'], 'Array(UInt32)') AS chunk_tokens,
+    offsets AS chunk_offset_ns,
+    arrayResize(JSONExtract(SpanAttributes['loadtest.chunk_kind'], 'Array(UInt8)'), chunks) AS chunk_kind,
+    arrayResize(JSONExtract(SpanAttributes['loadtest.chunk_bytes'], 'Array(UInt32)'), chunks) AS chunk_bytes,
+    if(empty(tokens), tokens, arrayResize(tokens, chunks)) AS chunk_tokens,
     toUInt16OrNull(SpanAttributes['http.response.status_code']) AS status,
     SpanAttributes['error.type'] AS error,
     SpanAttributes['loadtest.fault'] AS fault,
