@@ -10,14 +10,16 @@ the key `infinite` beside it lists its name: {"p50": 210.5, "p99": null, ..., "i
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import ceil, isinf
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from loadtest import metrics, stats, verdict
+from loadtest.errors import UserError
 from loadtest.metrics import METRICS
 from loadtest.stats import parse_stat
+from loadtest.store import Store
 from loadtest.types import Slo, Verdict
 
 Row = dict[str, Any]
@@ -35,12 +37,8 @@ FEWEST_TO_RESAMPLE = 30  # fewer requests say too little about how requests diff
 FEWEST_IN_TAIL = 10  # and so do fewer that have a value beyond the percentile
 
 
-class Store(Protocol):
-    def query(self, sql: str, params: Mapping[str, Any]) -> list[Row]: ...
-
-
-class NoSuchRun(LookupError):
-    """The text is for the user."""
+class NoSuchRun(UserError):
+    pass
 
 
 class _Named(Struct):
@@ -101,7 +99,7 @@ def exit_status(summary: Mapping[str, Any], interrupted: bool = False, internal_
 def _run(store: Store, run: str) -> Row:
     rows = store.query("SELECT * FROM runs WHERE run = {run:String} ORDER BY ended_ns DESC LIMIT 1", {"run": run})
     if not rows:
-        raise NoSuchRun(f"there is no run {run!r} in this store; `loadtest runs` lists those there are")
+        raise NoSuchRun(f"there is no run {run} in the store {store.address}; loadtest runs lists those it has")
     return rows[0]
 
 

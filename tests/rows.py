@@ -1,0 +1,74 @@
+"""Requests as Results, short enough to work out their figures by hand, and the way they take into a store."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from loadtest import spans
+from loadtest.store import Store
+from loadtest.types import ChunkKind, Result, trace_id
+
+EMPTY, REASONING, CONTENT, TOOL_CALL, MEDIA, USAGE = ChunkKind
+START_NS = 1_760_000_000_000_000_000
+WINDOW_S = 10
+SPAN_OF_TARGET = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+
+
+def ns(ms: float) -> int:
+    return round(ms * 1e6)
+
+
+def answer(
+    *chunks: tuple[float, ChunkKind],
+    at_ms: float = 0,
+    done_ms: float = 1000,
+    due_ms: float | None = None,
+    tokens: Sequence[int] = (),
+    **facts: Any,
+) -> Result:
+    """One request. `at_ms` and `due_ms`: from the stage's start; chunks and `done_ms`: from when it was sent."""
+    sent_ns = START_NS + ns(at_ms)
+    facts = {"run": "", "stage": "s", "seq": 0, "target": "t", "worker": 0, "trace_id": "", "clock": "kernel"} | facts
+    facts = {"started_ns": sent_ns - 1000} | facts
+    return Result(
+        sent_ns=sent_ns,
+        done_ns=sent_ns + ns(done_ms),
+        due_ns=None if due_ms is None else START_NS + ns(due_ms),
+        chunk_ns=[sent_ns + ns(ms) for ms, _ in chunks],
+        chunk_kind=[int(kind) for _, kind in chunks],
+        chunk_bytes=[100 for _ in chunks],
+        chunk_tokens=list(tokens),
+        **facts,
+    )
+
+
+def failure(error: str, **facts: Any) -> Result:
+    return answer(error=error, **{"done_ms": 5, **facts})
+
+
+usage = partial(answer, token_source="usage")
+matched = partial(answer, token_source="usage_matched")
+
+
+def insert(store: Store, run: str, rows: Sequence[Result], goodput: dict[str, float]) -> None:
+    """Store copies of the rows under `run`, and a stage row for each stage they name."""
+    named = [_identified(run, seq, row) for seq, row in enumerate(rows)]
+    store.insert("otel_traces", spans.columns(named, dict.fromkeys({row.target for row in rows}, SPAN_OF_TARGET)))
+    stages = sorted({row.stage for row in rows})
+    n = len(stages)
+    columns: dict[str, list[Any]] = {
+        "run": [run] * n,
+        "stage": stages,
+        "stage_index": list(range(n)),
+        "warmup": [stage == "warm-up" for stage in stages],
+        "start_ns": [START_NS] * n,
+        "end_ns": [START_NS + WINDOW_S * 1_000_000_000] * n,
+        "drained_ns": [START_NS + 2 * WINDOW_S * 1_000_000_000] * n,
+        "goodput": [goodput] * n,
+    }
+    store.insert("stages", columns)
+
+
+def _identified(run: str, seq: int, row: Result) -> Result:
+    identity = {"run": run, "seq": seq, "trace_id": trace_id(run, row.stage, seq, row.target, 0)}
+    return Result(**{name: getattr(row, name) for name in row.__struct_fields__} | identity)
