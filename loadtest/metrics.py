@@ -58,16 +58,15 @@ _TPOT = (
 )
 _TTFT = "first_token_ns / 1e6"
 _E2E = "(done_ns - sent_ns) / 1e6"
+_PIECES = "if(streamed, greatest(token_chunks, 1), 1)"
 _TOKEN_AMOUNTS = (
-    "multiIf(token_source = 'usage_matched', arrayWithConstant(token_chunks, 1.), "
-    f"tokens_known, arrayMap(n -> toFloat64(n), {_TOKEN_COUNTS}), "
-    "streamed_tokens IS NOT NULL, "
-    "arrayWithConstant(greatest(token_chunks, 1), "
-    "toFloat64(assumeNotNull(streamed_tokens)) / greatest(token_chunks, 1)), "
-    f"{OK}, arrayWithConstant(greatest(token_chunks, 1), nan), [])"
+    "multiIf(streamed AND token_source = 'usage_matched', arrayWithConstant(token_chunks, 1.), "
+    f"streamed AND tokens_known, arrayMap(n -> toFloat64(n), {_TOKEN_COUNTS}), "
+    f"streamed_tokens IS NOT NULL, arrayWithConstant({_PIECES}, toFloat64(assumeNotNull(streamed_tokens)) / {_PIECES}), "
+    f"{OK}, arrayWithConstant({_PIECES}, nan), [])"
 )
 _TOKEN_INSTANTS = (
-    f"multiIf(tokens_known OR token_chunks > 0 AND (streamed_tokens IS NOT NULL OR {OK}), "
+    f"multiIf(streamed AND (tokens_known OR token_chunks > 0 AND (streamed_tokens IS NOT NULL OR {OK})), "
     f"arrayMap(t -> assumeNotNull(sent_ns) + t, {_TOKEN_OFFSETS}), "
     f"streamed_tokens IS NOT NULL OR {OK}, [done_ns], [])"
 )
@@ -270,10 +269,10 @@ _ALL = (
         unit="ms",
         kind="request",
         better="lower",
-        sql="if(clock = 'kernel', uncertainty_ns / 1e6, NULL)",
+        sql="uncertainty_ns / 1e6",
         population="requests",
         doc="The largest uncertainty of a stamp of the request (0 where no read held two chunks), over all requests "
-        "whatever became of them. Null where the kernel did not stamp the chunks.",
+        "whatever became of them.",
     ),
 )
 

@@ -29,7 +29,7 @@ def answer(
     """One request. `at_ms` and `due_ms`: from the stage's start; chunks and `done_ms`: from when it was sent."""
     sent_ns = START_NS + ns(at_ms)
     facts = {"run": "", "stage": "s", "seq": 0, "target": "t", "worker": 0, "trace_id": "", "clock": "kernel"} | facts
-    facts = {"started_ns": sent_ns - 1000} | facts
+    facts = {"started_ns": sent_ns - 1000, "first_byte_ns": sent_ns + 1000} | facts
     return Result(
         sent_ns=sent_ns,
         done_ns=sent_ns + ns(done_ms),

@@ -200,7 +200,7 @@ CASES: dict[str, list[Case]] = {
                 # 10 tokens, unknown in which of 4 chunks, one of them too late: 2.5 each, 7.5
                 usage((1, CONTENT), (2, CONTENT), (3, CONTENT), (50, CONTENT), at_ms=9990, output_tokens=10),
                 usage((400, CONTENT), streamed=False, done_ms=400, output_tokens=20),
-                usage(streamed=False, done_ms=600, output_tokens=1),
+                usage((600, REASONING), (600, CONTENT), streamed=False, done_ms=600, tokens=(1, 1), output_tokens=1),
                 usage((400, CONTENT), at_ms=9800, streamed=False, done_ms=400, output_tokens=9),
                 failure("truncated", tokens=()),
                 answer((1, CONTENT), (2, CONTENT), tokens=(1, 2), error="reset", token_source="tokenizer"),  # 3
@@ -310,7 +310,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "uncertainty_ms": [
         Case(
-            rows=[answer(), answer(), failure("reset", uncertainty_ns=ns(30)), answer(clock="user", uncertainty_ns=9)],
+            rows=[answer(), answer(), failure("reset", uncertainty_ns=ns(30))],
             expect={"n": 3, "p50": 0, "p99": 30},
         )
     ],
@@ -434,7 +434,7 @@ VALUES = {
 OF_ALL_REQUESTS = {
     "schedule_lag_ms": lambda r: None if r.due_ns is None else (r.started_ns - r.due_ns) / 1e6,
     "read_lag_ms": lambda r: r.read_lag_ns / 1e6 if r.clock == "kernel" else None,
-    "uncertainty_ms": lambda r: r.uncertainty_ns / 1e6 if r.clock == "kernel" else None,
+    "uncertainty_ms": lambda r: r.uncertainty_ns / 1e6,
 }
 APPLIES = {
     "due_ttft_ms": lambda r: r.streamed and r.due_ns is not None,
@@ -460,7 +460,7 @@ def values(name: str, rows: Sequence[Result], failures: bool) -> list[float]:
 
 def arrived(r: Result) -> list[tuple[int, float]] | None:
     """(instant, tokens) of one request; None where they are unknown."""
-    chunks, n = token_chunks(r), known_n(r)
+    chunks, n = token_chunks(r) if r.streamed else [], known_n(r)
     if chunks and chunks[0][1] is not None:
         return [(at, tokens or 0) for at, tokens in chunks]
     if n is None:

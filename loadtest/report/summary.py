@@ -121,7 +121,7 @@ class _Reader:
                 countIf(fault = 'generator' AND error != 'cancelled') AS generator_faults,
                 countIf({metrics.OK} AND token_chunks > 0 AND output_tokens IS NULL) AS unknown_tokens,
                 countIf({metrics.OK} AND ({tpot}) IS NOT NULL AND NOT tokens_known) AS k_assumed,
-                sum(length(chunk_kind)) AS chunks, groupUniqArray(toString(clock)) AS clocks,
+                sum(length(chunk_kind)) AS chunks, groupUniqArrayIf(toString(clock), first_byte_ns IS NOT NULL) AS clocks,
                 max({METRICS["uncertainty_ms"].sql}) AS max_uncertainty_ms
             FROM requests WHERE run = {{run:String}} GROUP BY stage, target"""
         return self._by_group(sql)
