@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from math import isfinite
 
 from msgspec import inspect
+from msgspec.inspect import Field
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SHOWN_LENGTH = 60
@@ -112,12 +113,12 @@ class Shape:
         return _meant(key, known).removeprefix("; ") or f"the keys here are {', '.join(known)}"
 
 
-def keys(kind: type) -> Iterator[tuple[str, inspect.Field]]:
+def keys(kind: type) -> Iterator[tuple[str, Field]]:
     """(where it stands, the key) for each key of a struct and the structs within: `stages[].arrivals`, rate."""
     yield from _keys(inspect.type_info(kind), "")
 
 
-def _keys(kind: inspect.Type, path: str) -> Iterator[tuple[str, inspect.Field]]:
+def _keys(kind: inspect.Type, path: str) -> Iterator[tuple[str, Field]]:
     match kind:
         case inspect.Metadata():
             yield from _keys(kind.type, path)
