@@ -302,27 +302,29 @@ def _objectives(summary: Summary) -> Iterator[Text]:
     if open_ones:
         yield Text("")
     for slo in open_ones[:SLOS_NAMED]:
-        yield _objective(slo)
+        yield from _objective(slo)
     if len(open_ones) > SLOS_NAMED:
         yield Text(f"  and {len(open_ones) - SLOS_NAMED} more: see the report", style="dim")
 
 
-def _objective(slo: SloRow) -> Text:
+def _objective(slo: SloRow) -> Iterator[Text]:
     name = metric_title(slo.metric) + (f" {slo.stat}" if slo.stat else "")
     line = Text.assemble(
-        _sign(slo.outcome), (slo.outcome, SIGNS[slo.outcome][1]), f"  {slo.target}, {slo.stage}: {name}"
+        _sign(slo.outcome),
+        (slo.outcome, SIGNS[slo.outcome][1]),
+        f"{'  ' if slo.outcome == 'undecided' else '   '}{slo.target}, {slo.stage}: {name}",
     )
     line.append(f" {measured(slo, slo.value)}, asked {limit(slo)}")
+    yield line
     if slo.outcome == "undecided" and slo.more_requests:
-        line.append(f"; about {plural(slo.more_requests, 'more request')} would decide", "dim")
-    return line
+        yield Text(f"             about {plural(slo.more_requests, 'more request')} would decide", style="dim")
 
 
 def _next(summary: Summary, directory: Path) -> Iterator[Text]:
-    yield Text(f"Report   {directory / 'report.html'}")
-    yield Text(f"Figures  {directory / 'summary.json'}")
-    yield Text.assemble("Next     ", _advice(summary))
-    yield Text(f"         loadtest report {summary.run} --format csv   every request as a row")
+    yield Text(f"Report   {directory / 'report.html'}", no_wrap=True)
+    yield Text(f"Figures  {directory / 'summary.json'}", no_wrap=True)
+    yield Text(f"Rows     loadtest report {summary.run} --format csv", no_wrap=True)
+    yield Text(f"Next     {_advice(summary)}")
 
 
 def _advice(summary: Summary) -> str:
@@ -330,12 +332,12 @@ def _advice(summary: Summary) -> str:
         return "do what INVALID says above and run again"
     state = headline(summary).state
     if state == "breached":
-        return "open the report: its charts show when the limit was passed, its errors why"
+        return "open the report: its charts show when, its errors why"
     if state == "undecided":
         return "run the undecided stages longer, by the requests named above"
     if state == "none":
         return "add `slos:` to the plan, so that the next run is judged"
-    return "raise the load until an objective breaks: that is what the targets can carry"
+    return "raise the load until an objective breaks: so much they can carry"
 
 
 def catalogue(metrics: Iterable[Metric], console: Console | None = None) -> None:
@@ -370,7 +372,7 @@ def final(figures: Mapping[str, Any], directory: Path, console: Console | None =
     """Prints how the run ended; `figures` in the form of summary.json."""
     console = console or Console()
     for line in closing(summary_of(figures), directory, console.width):
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=bool(line.no_wrap), highlight=False)
 
 
 # The views

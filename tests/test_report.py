@@ -15,9 +15,9 @@ from loadtest.report.headline import headline, limit, reasons
 from loadtest.report.markup import Html, data_script, h, text
 from loadtest.report.model import Integrity, Report, SloRow, Stat, TargetSeries, Validity, summary_of
 from loadtest.report.sections.account import account
+from loadtest.report.sections.charts import nines
 from loadtest.report.sections.errors import errors
 from loadtest.report.sections.objectives import interval, picture
-from loadtest.report.sections.stages import nines
 from loadtest.report.sections.targets import targets
 from loadtest.report.summary import NoSuchRun
 from loadtest.report.words import count, listing, percent, plural, quantity, seconds, sig3, utc

@@ -23,6 +23,7 @@ class Axis(Struct, kw_only=True, omit_defaults=True):
 
 
 class XAxis(Axis, kw_only=True):
+    zero: bool = False  # begins at 0 though no value is there
     values: list[float]
 
 
@@ -82,7 +83,7 @@ def axis_words(spec: Spec) -> str:
     return f"{unit}, against {spec.x.label}{', logarithmic' if spec.x.log else ''}"
 
 
-def spans_decades(values: Iterable[Values]) -> bool:
+def spans_decades(values: Iterable[Sequence[float | None]]) -> bool:
     positive = [v for row in values for v in row if v is not None and v > 0 and math.isfinite(v)]
     return bool(positive) and max(positive) / min(positive) >= LOG_FROM_RATIO
 

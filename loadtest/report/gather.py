@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -36,6 +36,7 @@ from loadtest.report.model import (
 )
 from loadtest.report.summary import summary
 from loadtest.schedule import Schedule
+from loadtest.store import Store
 from loadtest.types import Plan
 
 Row = dict[str, Any]
@@ -50,10 +51,6 @@ GROUPS_DRAWN = 24
 
 STAGE = "run = {run:String} AND NOT warmup AND stage = {stage:String}"
 ONE_GROUP = f"{STAGE} AND target = {{target:String}}"
-
-
-class Store(Protocol):
-    def query(self, sql: str, params: Mapping[str, Any]) -> list[Row]: ...
 
 
 class Buckets(Struct, frozen=True):

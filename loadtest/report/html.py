@@ -17,12 +17,12 @@ from loadtest.report.sections.errors import errors
 from loadtest.report.sections.method import method
 from loadtest.report.sections.objectives import objectives
 from loadtest.report.sections.opening import opening
-from loadtest.report.sections.stages import load_and_time
+from loadtest.report.sections.stages import stages
 from loadtest.report.sections.targets import targets
 
 __all__ = ["load", "render"]
 
-SECTIONS = (opening, account, targets, objectives, load_and_time, errors, method)
+SECTIONS = (opening, account, targets, objectives, stages, errors, method)
 """The page from top to bottom."""
 
 STYLES = ("uPlot.min.css", "report.css")

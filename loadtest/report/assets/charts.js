@@ -2,13 +2,15 @@
 
 spec: {
   kind: "line" | "stack",
-  x: {label, unit: "s" | "share" | "", log: bool, ticks: [[value, label], ...] | null, values: [...]},
-  y: {label, unit, log: bool, max: number | null},
-  series: [{label, color: "t0", shade: 1..3, dash: [on, off] | null, points: bool, values: [number | null, ...]}],
+  x: {label, unit: "s" | "nines" | ..., log: bool, zero: bool, max: number, ticks: [[value, label], ...], values: []},
+  y: {label, unit, log: bool, max: number},
+  series: [{label, name, color: "t0", shade: 1..3, dash: [on, off], width, points: bool, joined: bool,
+            values: [number | null, ...]}],
   marks: [{x, label}], height, group
 }
-`color` is a custom property of the page; `shade` 3 is the colour itself, lower ones are paler. Charts of one `group`
-share their cursor. Text comes in through textContent only. The reader who has no script has the table beside the chart. */
+What is absent is false, empty or usual. `color` is a custom property of the page; `shade` 3 is the colour itself, lower
+ones are paler. Charts of one `group` share their cursor. Text comes in through textContent only. A reader without
+scripts has the table beside the chart. */
 (() => {
   "use strict";
   const FONT = '11px Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
@@ -34,8 +36,8 @@ share their cursor. Text comes in through textContent only. The reader who has n
 
   function xText(spec, value) {
     const { unit, label } = spec.x;
-    if (unit === "s") return `${clock(value)} min`;
-    if (unit === "nines") return `p${number.format(Number((100 * (1 - 10 ** -value)).toFixed(3)))}`.replace(/^p0$/, "min");
+    if (unit === "s") return clock(value);
+    if (unit === "nines") return value ? `p${Number((100 * (1 - 10 ** -value)).toFixed(3))}` : "min";
     return `${number.format(value)} ${unit || label}`;
   }
 
@@ -49,16 +51,17 @@ share their cursor. Text comes in through textContent only. The reader who has n
       .reverse();
   }
 
-  const endsEarly = ({ values, joined }) => !joined && values.findLastIndex((v) => v != null) < 0.95 * (values.length - 1);
+  const lastKnown = (values) => values.findLastIndex((v) => v != null);
+  const endsEarly = ({ values, joined }) => !joined && lastKnown(values) < 0.95 * (values.length - 1);
 
   /* A line's name stands where the line ends. */
-  function endLabels(drawn, colors) {
+  function endLabels(spec, drawn, colors) {
     return (u) => {
       const { ctx } = u;
       const ratio = devicePixelRatio;
       const labels = drawn
         .map((s, i) => {
-          const last = s.values.findLastIndex((v) => v != null);
+          const last = lastKnown(s.values);
           if (last < 0 || !s.label) return null;
           const inside = endsEarly(s);
           const x = inside ? u.valToPos(u.data[0][last], "x", true) : u.bbox.left + u.bbox.width;
@@ -69,17 +72,19 @@ share their cursor. Text comes in through textContent only. The reader who has n
         .sort((a, b) => a.y - b.y);
       const gap = LABEL_GAP_PX * ratio;
       const bottom = u.bbox.top + u.bbox.height;
-      const edge = labels.filter((l) => !l.inside);
-      edge.forEach((l, i) => (l.y = i ? Math.max(l.y, edge[i - 1].y + gap) : Math.max(l.y, u.bbox.top)));
-      for (let i = edge.length - 1, limit = bottom; i >= 0; i--, limit = edge[i + 1].y - gap) edge[i].y = Math.min(edge[i].y, limit);
+      for (const x of new Set(labels.map((l) => l.x))) {
+        const column = labels.filter((l) => l.x === x);
+        column.forEach((l, i) => (l.y = Math.max(l.y, i ? column[i - 1].y + gap : u.bbox.top)));
+        column.reduceRight((limit, l) => (l.y = Math.min(l.y, limit)) - gap, bottom);
+      }
       ctx.save();
       ctx.font = FONT.replace("11px", `500 ${11 * ratio}px`);
       ctx.textBaseline = "middle";
       ctx.textAlign = "left";
       for (const l of labels) {
         ctx.fillStyle = l.color;
-        if (l.inside) ctx.fillText(l.text, l.x + 2 * ratio, l.y - 9 * ratio);
-        else ctx.fillText(l.text, l.x + 8 * ratio, l.y);
+        const above = l.inside && spec.x.unit === "nines"; /* others go on below and to the right of it */
+        ctx.fillText(l.text, l.x + (above ? 2 : 8) * ratio, l.y - (above ? 9 : 0) * ratio);
       }
       ctx.restore();
     };
@@ -96,15 +101,16 @@ share their cursor. Text comes in through textContent only. The reader who has n
         ctx.save();
         ctx.strokeStyle = ctx.fillStyle = color;
         ctx.setLineDash([3 * ratio, 3 * ratio]);
+        ctx.lineWidth = ratio;
         ctx.beginPath();
         ctx.moveTo(x, u.bbox.top);
         ctx.lineTo(x, u.bbox.top + u.bbox.height);
         ctx.stroke();
         ctx.font = FONT.replace("11px", `${11 * ratio}px`);
-        ctx.textBaseline = "top";
+        ctx.textBaseline = "bottom";
         const room = u.bbox.left + u.bbox.width - x;
-        ctx.textAlign = room > 120 * ratio ? "left" : "right";
-        ctx.fillText(mark.label, x + (ctx.textAlign === "left" ? 5 : -5) * ratio, u.bbox.top + 2 * ratio);
+        ctx.textAlign = room > 70 * ratio ? "center" : "right";
+        ctx.fillText(mark.label, x + (ctx.textAlign === "center" ? 0 : 5 * ratio), u.bbox.top - 4 * ratio);
         ctx.restore();
       }
     };
@@ -167,8 +173,12 @@ share their cursor. Text comes in through textContent only. The reader who has n
       space: 34,
       values: (_, splits) => splits.map((v) => (v == null ? "" : number.format(v))),
     };
-    if (!spec.y.log && spec.y.unit === "") y.incrs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5];
+    if (!spec.y.log && !spec.y.unit) y.incrs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5];
     return [x, y];
+  }
+
+  function xRange(spec) {
+    return spec.x.log ? undefined : (_, low, high) => [spec.x.zero ? 0 : low, spec.x.max ?? high];
   }
 
   function yRange(spec) {
@@ -182,13 +192,14 @@ share their cursor. Text comes in through textContent only. The reader who has n
     context.font = `500 ${FONT}`;
     const inks = drawn.map((s) => colorOf(el, s.color, Math.max(2, s.shade ?? 3)));
     const labelled = spec.kind === "line" && drawn.length > 0;
-    const right = labelled ? 14 + Math.max(...drawn.map((s) => (endsEarly(s) ? 0 : context.measureText(s.label).width))) : 8;
+    const widths = drawn.map((s) => (endsEarly(s) ? 0 : context.measureText(s.label).width));
+    const right = labelled ? 14 + Math.max(...widths) : 8;
     const tip = tooltip(spec, drawn, colors);
     const hooks = { init: [tip.init], setCursor: [tip.setCursor], draw: [verticalMarks(spec, el)] };
-    if (labelled) hooks.draw.push(endLabels(drawn, inks));
+    if (labelled) hooks.draw.push(endLabels(spec, drawn, inks));
     return {
       ...size,
-      padding: [drawn.some(endsEarly) ? 18 : 8, right, 0, 0],
+      padding: [spec.marks?.length || drawn.some(endsEarly) ? 20 : 8, right, 0, 0],
       legend: { show: false },
       cursor: {
         y: false,
@@ -197,7 +208,7 @@ share their cursor. Text comes in through textContent only. The reader who has n
         sync: spec.group ? { key: spec.group, setSeries: false } : undefined,
       },
       scales: {
-        x: { time: false, distr: spec.x.log ? 3 : 1, range: spec.x.log ? undefined : (_, low, high) => [spec.x.zero ? 0 : low, spec.x.max ?? high] },
+        x: { time: false, distr: spec.x.log ? 3 : 1, range: xRange(spec) },
         y: { distr: spec.y.log ? 3 : 1, range: yRange(spec) },
       },
       axes: axes(spec, el),

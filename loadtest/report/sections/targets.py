@@ -146,8 +146,9 @@ def _rows(columns: list[Column]) -> Iterator[Row]:
     yield _plain("", "goodput", columns, lambda c: quantity(c.figures.goodput_per_s, "1/s"))
     yield _plain("Tokens", "input", columns, lambda c: count(c.figures.input_tokens))
     yield _plain("", "output", columns, lambda c: count(c.figures.output_tokens))
-    yield _plain("Cost", "", columns, _cost)
-    yield _plain("", "per 1,000 successes", columns, _unit_cost)
+    if any(c.target and c.target.price for c in columns):
+        yield _plain("Cost", "", columns, _cost)
+        yield _plain("", "per 1,000 successes", columns, _unit_cost)
 
 
 def _plain(group: str, label: str, columns: list[Column], shown: Callable[[Column], Html | str]) -> Row:
@@ -201,7 +202,7 @@ def cost(figures: StageFigures, price: Price) -> float | None:
 
 def _cost(column: Column) -> str:
     if column.target is None or column.target.price is None:
-        return NOT_KNOWN
+        return "not priced"
     value = cost(column.figures, column.target.price)
     if value is None:
         return NOT_KNOWN
