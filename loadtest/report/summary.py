@@ -126,8 +126,19 @@ class _Reader:
             FROM requests WHERE run = {{run:String}} GROUP BY stage, target"""
         return self._by_group(sql)
 
-    def figures(self, names: Sequence[str], stats: Sequence[str], *, failures: bool) -> dict[Group, Row]:
-        return self._by_group(metrics.figures(names, MEASURED, stats=stats, failures=failures))
+    def figures(
+        self, names: Iterable[str], stats: Sequence[str], groups: Iterable[Group], *, failures: bool
+    ) -> dict[Group, Row]:
+        """Pooled values are sorted one metric and group at a time: a million answers have a hundred million gaps."""
+        pooled = [name for name in names if METRICS[name].kind == "pooled"]
+        others = [name for name in names if name not in pooled]
+        out = self._by_group(metrics.figures(others, MEASURED, stats=stats, failures=failures)) if others else {}
+        for group in groups:
+            for name in pooled:
+                sql = metrics.figures([name], ONE_GROUP, stats=stats, failures=failures)
+                for row in self.of_group(sql, group):
+                    out.setdefault(group, {}).update(row)
+        return out
 
     def generator(self) -> Row:
         sql = metrics.figures(OF_THE_GENERATOR, MEASURED, by=(), stats=("p50", "p99"))
@@ -188,9 +199,11 @@ def _targets(
     read: _Reader, groups: Sequence[Group], counts: Mapping[Group, Row], capped: Mapping[str, Mapping[str, int]]
 ) -> dict[str, Any]:
     names = (*RATES, "error_rate", *DISTRIBUTIONS)
-    plain = read.figures(names, metrics.STATS, failures=False)
-    failed = any(row["requests"] > row["ok"] for row in counts.values())
-    with_failures = read.figures(DISTRIBUTIONS, metrics.STATS, failures=True) if failed else plain
+    stored = [group for group in groups if group in counts]
+    failed = [group for group in stored if counts[group]["requests"] > counts[group]["ok"]]
+    plain = read.figures(names, metrics.STATS, stored, failures=False)
+    other = read.figures(DISTRIBUTIONS, metrics.STATS, failed, failures=True) if failed else {}
+    with_failures = {group: row | other.get(group, {}) for group, row in plain.items()}
     out: dict[str, Any] = {}
     for stage, target in groups:
         group = (stage, target)
@@ -252,7 +265,7 @@ def _verdicts(
         return []
     names = list(dict.fromkeys(slo.metric for slo in slos))
     wanted = list(dict.fromkeys(slo.stat for slo in slos if slo.stat))
-    rows = read.figures(names, wanted, failures=True)
+    rows = read.figures(names, wanted, [group for group in groups if group in counts], failures=True)
     windows_s = read.windows_s()
     out = []
     for slo in slos:
