@@ -114,7 +114,7 @@ def _note(target: TargetProgress) -> Text:
         note.append("  ")
     if target.errors:
         note.append(", ".join(f"{word} {count(n)}" for word, n in target.errors.items()), "red")
-    else:
+    elif target.stalled_s is None:
         note.append("no errors", "dim")
     for words, n in (("missed", target.missed), ("unknown", target.unknown)):
         if n:
@@ -191,7 +191,7 @@ def _workers(progress: Progress) -> str:
 def _messages(progress: Progress) -> Iterator[Text]:
     for message in progress.messages[-3:]:
         yield Text.assemble(("! ", "bold red"), message)
-    if progress.interrupted:
+    if progress.interrupted and progress.phase in ("running", "draining"):
         yield Text("Stopping: a few seconds for what is in flight. Ctrl-C again: at once.", style="yellow")
 
 
@@ -235,6 +235,8 @@ def closing(summary: Summary, directory: Path, width: int = NARROW) -> Iterator[
     verdict = headline(summary)
     yield Text("")
     yield Text.assemble(_sign(verdict.state), (verdict.sentence, "bold"))
+    if summary.interrupted:
+        yield Text("  Interrupted: what was measured until then is kept and reported.", style="yellow")
     yield from _validity(summary)
     yield Text("")
     yield from (Text(f"  {line}", no_wrap=True) for line in account_lines(summary.integrity))
@@ -278,10 +280,13 @@ def _target_lines(name: Text, own: StageFigures, name_width: int) -> Iterator[Te
     yield _line(
         name, _sized((count(own.requests), percent(own.error_rate), *_latencies(own, False), *rates)), name_width
     )
-    if own.ok < own.requests:
+    if 0 < own.ok < own.requests:
         yield _line(
             Text("  failed = ∞", style="dim"), _sized(("", "", *_latencies(own, True), "", "")), name_width, "dim"
         )
+    if own.errors:
+        words = ", ".join(f"{word} {count(n)}" for word, n in own.errors.items())
+        yield Text(f"  {words}", style="red")
     if own.saturated:
         yield Text("  reached the plan's max_in_flight: what was due beyond it was not sent", style="yellow")
 
@@ -330,6 +335,8 @@ def _next(summary: Summary, directory: Path) -> Iterator[Text]:
 def _advice(summary: Summary) -> str:
     if not summary.validity.valid:
         return "do what INVALID says above and run again"
+    if summary.interrupted:
+        return "let the next run go to its end"
     state = headline(summary).state
     if state == "breached":
         return "open the report: its charts show when, its errors why"

@@ -71,9 +71,10 @@ class Watch:
         self._errors: dict[str, Counter[str]] = {}
         self._last_end_ns: dict[str, int] = {}
         self._usual_e2e_ms: dict[str, float] = {}
+        self._read_at_ns: dict[int, int] = {}  # worker -> of its status whose samples were taken
 
     def take(self, snapshot: "Snapshot") -> Progress:
-        """Each snapshot's samples are taken once, so every snapshot must come by here, in order."""
+        """Every snapshot must come by here, in order: its samples are new, and told once. One that comes twice is no harm."""
         self._begin_stage(snapshot)
         self._keep(snapshot)
         plan, index = snapshot.plan, snapshot.stage
@@ -117,9 +118,9 @@ class Watch:
         if self._stage is None:
             return
         name = snapshot.plan.stages[self._stage].name
-        new = sorted(
-            (s for host in snapshot.hosts for s in host.samples if s.stage == name), key=lambda sample: sample.done_ns
-        )
+        fresh = [host for host in snapshot.hosts if self._read_at_ns.get(host.worker) != host.now_ns]
+        self._read_at_ns |= {host.worker: host.now_ns for host in fresh}
+        new = sorted((s for host in fresh for s in host.samples if s.stage == name), key=lambda s: s.done_ns)
         for sample in new:
             self._last_end_ns[sample.target] = max(self._last_end_ns.get(sample.target, 0), sample.done_ns)
             if sample.error:

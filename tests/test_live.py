@@ -26,8 +26,8 @@ STEADY = 1  # the index of the stage
 def snapshot(at_s: float, acme: TargetCount, samples: list[Sample] | None = None, stage: int = STEADY) -> Snapshot:
     """One host; globex does nothing."""
     counts = StageCount(stage, START_NS, [acme, TargetCount()])
-    host = Status(worker=0, state="ready", stages=[counts], samples=samples or [])
     now_ns = START_NS + round(at_s * SECOND_NS)
+    host = Status(worker=0, state="ready", stages=[counts], samples=samples or [], now_ns=now_ns)
     times = [StageTimes(stage, START_NS)]
     return Snapshot(PLAN, "r", START_NS, now_ns, stage, times, [host], phase="running")
 
@@ -81,6 +81,15 @@ def test_errors_are_counted_by_word_over_the_stage_and_no_latency() -> None:
     assert acme.errors == {"empty": 2, "reset": 1}
     assert list(acme.errors) == ["empty", "reset"]
     assert (acme.ttft_p50_ms, acme.achieved_per_s, acme.missed, acme.unknown) == (None, 0, 3, 4)
+
+
+def test_a_snapshot_that_comes_twice_counts_once() -> None:
+    """As that of a lost worker does, and the last one of a run."""
+    watch = Watch()
+    again = snapshot(1, TargetCount(), [sample(0.5, 5, "reset"), sample(0.6, 5)])
+    watch.take(again)
+    acme = watch.take(again).targets[0]
+    assert (acme.errors, acme.achieved_per_s) == ({"reset": 1}, 1)
 
 
 def test_a_new_stage_begins_empty() -> None:

@@ -6,6 +6,8 @@ from loadtest.report.markup import Html, h
 from loadtest.report.model import Report, Summary
 from loadtest.report.words import count, percent, sig3
 
+INTERRUPTED = "The run was interrupted before its end: here is what was measured until then."
+
 
 def opening(report: Report) -> Html:
     summary = report.summary
@@ -14,6 +16,7 @@ def opening(report: Report) -> Html:
         "header",
         h("p", f"{summary.plan} · {when(summary)} · run {summary.run}", class_="eyebrow"),
         h("h1", icon(verdict.state), verdict.sentence),
+        h("p", INTERRUPTED, class_="lead") if summary.interrupted else None,
         _standings(summary),
         _validity(summary),
         class_="opening",
