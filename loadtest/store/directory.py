@@ -14,10 +14,10 @@ be removed by whoever holds it exclusively; so a lock counts only if its file is
 import fcntl
 import os
 import select
-import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ from loadtest.store.errors import DirectoryUnusable, StoreNotStarted, StoreOwned
 LOCK, LEASE, SERVER, LOG = "lock", "lease", "server.json", "server.log"
 DATABASE = "loadtest"
 POLL_S = 0.02
+PING_S = 2
 SILENCE_S = 30  # a server that is starting says what it does; this long without a word is too long
 READY = b"ready\n"
 OWNED = b"owned\n"
@@ -131,16 +132,16 @@ def write_server(directory: Path, server: Server) -> None:
     part.replace(directory / SERVER)
 
 
-def find_or_start(directory: Path) -> Address:
+def find_or_start(directory: Path, patience_s: float = SILENCE_S) -> Address:
     """The address of the directory's server, started if there is none. Whoever calls holds a lease."""
-    deadline = time.monotonic() + SILENCE_S
+    deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         pid = owner(directory)
         if pid is None:
             _start(directory)
         else:
             server = read_server(directory)
-            if server and server.pid == pid and _listens(server.port):
+            if server and server.pid == pid and _answers(server.port):
                 return server.address(directory)
             time.sleep(POLL_S)
     raise StoreOwned(
@@ -148,12 +149,15 @@ def find_or_start(directory: Path) -> Address:
     )
 
 
-def _listens(port: int) -> bool:
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=PING_S)
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=POLL_S * 50).close()
-    except OSError:
+        connection.request("GET", "/ping")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
         return False
-    return True
+    finally:
+        connection.close()
 
 
 def _start(directory: Path) -> None:
