@@ -302,7 +302,9 @@ def _sized(shown: Sequence[str]) -> Cells:
 
 
 def _objectives(summary: Summary) -> Iterator[Text]:
-    """Those that were not met, the breached first."""
+    """Those that were not met, the breached first; none of a run that cannot judge."""
+    if not summary.validity.valid:
+        return
     open_ones = sorted((slo for slo in summary.slos if slo.outcome != "met"), key=lambda slo: slo.outcome)
     if open_ones:
         yield Text("")
@@ -472,6 +474,8 @@ class LineView:
 
     def show(self, snapshot: "Snapshot") -> None:
         progress = self._watch.take(snapshot)
+        if progress.phase in ("storing", "done"):
+            return
         moment = (progress.stage, _phase(progress))
         if moment == self._moment and time.monotonic() - self._printed_at < LINES_EVERY_S:
             return

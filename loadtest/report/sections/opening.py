@@ -41,9 +41,8 @@ def _standings(summary: Summary) -> Html | None:
     for index, (name, figures) in enumerate(summary.targets.items()):
         rows = objectives_of(summary, name)
         judged = outcome(state_of(rows), standing(rows)) if rows and summary.validity.valid else None
-        failed = figures.requests - figures.ok
-        share = percent(failed / figures.requests) if figures.requests else "–"
-        detail = f"{count(figures.requests)} requests, {share} failed"
+        share = f", {percent(figures.ok / figures.requests)} succeeded" if figures.requests else ""
+        detail = f"{count(figures.requests)} requests{share}"
         items.append(h("li", h("span", named(index, name), class_="name"), judged, h("span", detail, class_="muted")))
     return h("ul", items, class_="standing") if items else None
 
