@@ -26,7 +26,6 @@ from loadtest.types import Plan, Stage
 
 MAX_BYTES = 256 * 1024
 MAX_KEY_BYTES = 16 * 1024
-ENCODING = "utf-8"
 
 _HIDDEN = frozenset({"key", "headers", "body", "url", "store"})
 _SHAPE = shape.Shape(Plan, _HIDDEN)
@@ -43,7 +42,7 @@ def load(path: Path | str) -> Plan:
 
 def parse(text: str, base_dir: Path | str) -> Plan:
     """The plan in a text; relative paths in it are taken from `base_dir`. Raises PlanError."""
-    if len(text.encode(ENCODING, "surrogatepass")) > MAX_BYTES:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise PlanError(f"the plan is larger than {MAX_BYTES} bytes; put long prompts into a dataset")
     try:
         data = _with_full_tokens(yamltext.read(text))
@@ -125,7 +124,7 @@ def _read_text(path: Path) -> str:
     if len(data) > MAX_BYTES:
         raise PlanError(f"{path} is larger than {MAX_BYTES} bytes; put long prompts into a dataset")
     try:
-        return data.decode(f"{ENCODING}-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise PlanError(f"{path} is not UTF-8 (byte {e.start}); save it as UTF-8") from None
 

@@ -23,7 +23,9 @@ class Shape:
     def __init__(self, kind: type, hidden: frozenset[str] = frozenset()) -> None:
         self._kind = inspect.type_info(kind)
         self._hidden = hidden
-        self._homes = {field.encode_name: path for path, field in keys(kind) if path}
+        self._homes: dict[str, set[str]] = {}
+        for path, field in keys(kind):
+            self._homes.setdefault(field.encode_name, set()).add(path)
 
     def problems(self, data: object) -> Iterator[str]:
         """One line for each mismatch: `stages[1].arrivals.rate is -5; it must be above 0`."""
@@ -107,9 +109,9 @@ class Shape:
                 yield f"{place} has {_quoted(key, True)} as its key; a key must be text: put it in quotes"
 
     def _instead(self, key: object, path: str, known: Sequence[str]) -> str:
-        home = self._homes.get(str(key))
-        if home is not None and home != re.sub(r"\[\d+\]", "[]", path):
-            return f"it belongs in {home}"
+        homes = self._homes.get(str(key), set()) - {re.sub(r"\[\d+\]", "[]", path)}
+        if len(homes) == 1:
+            return f"it belongs in {homes.pop() or 'the plan itself'}"
         return _meant(key, known).removeprefix("; ") or f"the keys here are {', '.join(known)}"
 
 

@@ -21,7 +21,7 @@ Name = Annotated[
     str,
     Meta(
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$",
-        description="1 to 64 letters, digits, dots, dashes and underscores, the first no dot or dash",
+        description="1 to 64 letters, digits, dots, dashes or underscores, not beginning with a dot or a dash",
     ),
 ]
 Text = Annotated[str, Meta(max_length=1024)]

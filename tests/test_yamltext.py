@@ -88,7 +88,7 @@ def test_a_file_of_many_values_is_refused() -> None:
 
 
 def test_what_is_no_yaml_is_located() -> None:
-    assert refused("a: 1\n b: 2") == "line 2, column 3: not YAML: mapping values are not allowed in this context"
+    assert refused("a: 1\n b: 2").startswith("line 2, column 3: not YAML: mapping values are not allowed")
     assert refused("a: *nope") == "line 1, column 4: not YAML: found undefined alias"
     assert refused("a: 1\n---\nb: 2") == "line 2, column 1: not YAML: but found another document"
     assert refused("? [a]\n: b") == "line 1, column 3: not YAML: found unhashable key"
