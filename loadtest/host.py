@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct, field
 
 from loadtest import spans
+from loadtest.arrivals import nanoseconds
 from loadtest.frames import (
     Failed,
     Ready,
@@ -324,7 +325,7 @@ class Host:
                         target.scheduled += 1
                         target.unknown += last_due_ns <= resume.died_ns
                         target.missed_worker_lost += last_due_ns > resume.died_ns
-        count.end_ns = start_ns + int(spec.duration_s * 1e9) if spec.duration_s else max(last_due_ns, time.time_ns())
+        count.end_ns = start_ns + nanoseconds(spec.duration_s) if spec.duration_s else max(last_due_ns, time.time_ns())
         count.drained_ns = max(count.end_ns, time.time_ns())
         self._booked[stage] = count
 

@@ -54,6 +54,13 @@ def parse(text: str, base_dir: Path | str) -> Plan:
     return _with_absolute_paths(plan, Path(base_dir))
 
 
+def with_workers(plan: Plan, workers: int) -> Plan:
+    """The plan for another number of workers, which its caps must allow. Raises PlanError."""
+    changed = msgspec.structs.replace(plan, fleet=msgspec.structs.replace(plan.fleet, workers=workers))
+    _raise_any(rules.problems(changed))
+    return changed
+
+
 def dump(plan: Plan) -> str:
     """YAML that parses to the same plan: what differs from the defaults, in the order of the fields."""
     return yamltext.write(_without_defaults(plan))

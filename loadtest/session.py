@@ -46,7 +46,7 @@ def run(
     """Run the plan at `path`. Returns the exit status; raises UserError before anything is sent."""
     plan = with_nonce(plans.load(path))
     if workers:
-        plan = msgspec.structs.replace(plan, fleet=msgspec.structs.replace(plan.fleet, workers=workers))
+        plan = plans.with_workers(plan, workers)
     keys = plans.resolve_keys(plan)
     run_id = new_run_id()
     directory = (out or Path("runs") / run_id).resolve()

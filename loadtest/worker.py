@@ -22,7 +22,7 @@ import gevent.os
 from gevent.event import Event
 from gevent.queue import Queue
 
-from loadtest.arrivals import Closed
+from loadtest.arrivals import Closed, nanoseconds
 from loadtest.clock import Alarm
 from loadtest.fire import Fire
 from loadtest.frames import (
@@ -110,7 +110,7 @@ class StageRun:
         self.alarm.close()
 
     def stop(self, drain_s: float) -> None:
-        self.drain_deadline_ns = time.time_ns() + int(drain_s * 1e9)
+        self.drain_deadline_ns = time.time_ns() + nanoseconds(drain_s)
         self.alarm.stop()
         self.stopping.set()
 
@@ -130,8 +130,10 @@ class StageRun:
     def _open(self) -> int:
         """Send what is due when it is due. Returns the end of arrivals."""
         schedule = self.worker.schedule
-        last_due_ns = self.start_ns
+        shards = self.worker.setup.shards
+        last_due_ns, next_seq = self.start_ns, self.worker.setup.shard
         for seq, offset_ns, order in schedule.open(self.index):
+            next_seq = seq + shards
             last_due_ns = due_ns = self.start_ns + offset_ns
             if self.resume and self._skip(self.resume, seq, due_ns):
                 continue
@@ -140,9 +142,9 @@ class StageRun:
                 break
             for target in order:
                 self._take_open(seq, target, due_ns, prompt)
-        if self.spec.duration_s is None or self.spec.requests is not None:
+        if self.spec.duration_s is None or (self.spec.requests is not None and next_seq >= self.spec.requests):
             return last_due_ns
-        end_ns = self.start_ns + int(self.spec.duration_s * 1e9)
+        end_ns = self.start_ns + nanoseconds(self.spec.duration_s)
         self.alarm.sleep_until(end_ns)
         return end_ns
 
@@ -177,11 +179,11 @@ class StageRun:
         """Keep the slots busy. Returns the end of arrivals: the stage's end, or its last start where `requests` ended it."""
         schedule = self.worker.schedule
         offsets = schedule.slots(self.index)
-        end_ns = None if self.spec.duration_s is None else self.start_ns + int(self.spec.duration_s * 1e9)
+        end_ns = None if self.spec.duration_s is None else self.start_ns + nanoseconds(self.spec.duration_s)
         slots = []
         for target in range(len(self.counts)):
             queue = self._queue(target)
-            slots += [gevent.spawn(self._slot, target, queue, self.start_ns + int(s * 1e9), end_ns) for s in offsets]
+            slots += [gevent.spawn(self._slot, target, queue, self.start_ns + nanoseconds(s), end_ns) for s in offsets]
         if end_ns is not None and self.spec.requests is None:
             self.alarm.sleep_until(end_ns)
             return end_ns
@@ -226,7 +228,7 @@ class StageRun:
         self.worker.hand_over(result)
 
     def _drain(self) -> None:
-        deadline_ns = time.time_ns() + int(self.spec.drain_s * 1e9)
+        deadline_ns = time.time_ns() + nanoseconds(self.spec.drain_s)
         if self.drain_deadline_ns:
             deadline_ns = min(deadline_ns, self.drain_deadline_ns)
         while any(self.in_flight) and time.time_ns() < deadline_ns:
@@ -254,6 +256,7 @@ class Worker:
         self.setup = setup
         self.commands: Queue = Queue()
         self.schedule = Schedule(setup.plan, setup.shard, setup.shards)
+        _ = self.schedule.source  # open the dataset now: not at the first due time
         self.fire = Fire(setup.plan, setup.keys, setup.run, setup.shard)
         self.stages: list[StageRun] = []
         self.last_start_ns = 0
