@@ -30,6 +30,8 @@ class SpanExporter(SdkExporter):
         self._closed = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if not spans:
+            return SpanExportResult.SUCCESS
         rows = columns(spans)
         try:
             with self._lock:

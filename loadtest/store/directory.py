@@ -29,6 +29,7 @@ LOCK, LEASE, SERVER, LOG = "lock", "lease", "server.json", "server.log"
 DATABASE = "loadtest"
 POLL_S = 0.02
 PING_S = 2
+LOG_BYTES = 1_000_000  # of each of two log files
 SILENCE_S = 30  # a server that is starting says what it does; this long without a word is too long
 READY = b"ready\n"
 OWNED = b"owned\n"
@@ -163,8 +164,11 @@ def _answers(port: int) -> bool:
 def _start(directory: Path) -> None:
     """Start a server and return when it is ready, or when another process was first."""
     read_end, write_end = os.pipe()
+    path = directory / LOG
     try:
-        with (directory / LOG).open("ab") as log:
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_name(LOG + ".1"))
+        with path.open("ab") as log:
             launcher = subprocess.Popen(
                 [sys.executable, "-P", "-m", "loadtest.store.embedded", str(directory), "--ready-fd", str(write_end)],
                 stdin=subprocess.DEVNULL,

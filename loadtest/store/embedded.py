@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 NICE = 19
 GRACE_S = 5  # a command that follows another finds the server still there
 LEASE_CHECK_S = 1
-LOG_BYTES = 1_000_000
 IDLE_CONNECTION_S = 600
 STATUS_OWNED = 3
 
@@ -96,7 +95,7 @@ def _own(directory: Path) -> int | None:
 
 def _log_to(path: Path) -> None:
     """Warnings and worse, in a file of bounded size; what the engine itself prints on a crash goes there too."""
-    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1)
+    handler = RotatingFileHandler(path, maxBytes=files.LOG_BYTES, backupCount=1)
     logging.basicConfig(
         handlers=[handler], level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
