@@ -6,7 +6,7 @@ store/schema/002_requests.sql); what it yields, and what is then done with it, f
 
     request   a nullable number: one value a request. Asked for with a stat (p99, mean)
     pooled    an array of numbers: many values a request, pooled over requests. Asked for with a stat. `Metric.count` is
-              how many they are without making them, and 0 where they are not known, whatever the array says
+              how many they are, without making them
     share     a nullable 0 or 1: the share of ones among the rows that are not null
     rate      an array of amounts, beside `Metric.at`, an array of the instants they happened at: the amounts within a
               window, over the window. NaN is an amount that is not known, and makes the rate null
@@ -324,8 +324,9 @@ def series(
     """The figures of one metric over time: `figures`' columns and `t_ns`, the start of each bucket, ascending.
 
     A request counts in the bucket it was sent in, so that a percentile says what requests of that moment met with; a
-    rate's amounts count when they happened, over the whole bucket and not clipped to a stage's window. Buckets begin at
-    multiples of `step_ns` from `origin_ns` (SQL). A bucket in which nothing happened has no row.
+    rate's amounts count when they happened, over the whole bucket and not clipped to a stage's window: a `where` that
+    cuts by the time of sending leaves out what requests sent before did in it. Buckets begin at multiples of `step_ns`
+    from `origin_ns` (SQL). A bucket in which nothing happened has no row.
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
@@ -342,15 +343,16 @@ def series(
     return _select(columns, source, where, (t_ns, *by))
 
 
-def rows(names: Sequence[str], where: str, *, failures: bool = False) -> str:
-    """A query of single requests: who they are and the value of each metric, an array for a pooled one.
+def rows(names: Sequence[str], where: str) -> str:
+    """A query of single requests, in the order of sending: who they are and the value of each metric.
 
-    A rate's column is its amount within its stage's window.
+    Null, or an empty array for a pooled metric, where the request is not in the population. A rate's column is its amount
+    within its stage's window.
     """
     metrics = [METRICS[name] for name in names]
     sent = "toUnixTimestamp64Nano(ts) AS t_ns"
     who = ("run", "stage", "target", "seq", "attempt", "trace_id", sent, "error", "fault")
-    values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m, failures) for m in metrics}
+    values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m) for m in metrics}
     return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics)} WHERE {where} ORDER BY t_ns"
 
 
@@ -380,7 +382,7 @@ def blocks(name: str, at: float, where: str, count: int) -> str:
     metric = METRICS[name]
     of = _values(metric, failures=True, group=_Rows(where, BY))
     columns = {
-        "requests": f"countIf({of.condition})",
+        "requests": f"countIf({of.condition} AND {of.size} > 0)",
         "n": f"sumIf({of.size}, {of.condition})",
         "total": f"sumArrayIf({of.sql}, {of.condition})",
         "below": f"sumIf(arrayCount(v -> v < {at!r}, {of.sql}), {of.condition})",
@@ -400,9 +402,6 @@ class _Rows:
         return f"toString(({', '.join([*(_unaliased(key) for key in self.by), '0'])}))"
 
 
-_NONE = _Rows("", ())
-
-
 class _Values(NamedTuple):
     """What a figure is taken of: `sql` of the rows that meet `condition`, where it makes `size` values."""
 
@@ -414,12 +413,11 @@ class _Values(NamedTuple):
 def _values(metric: Metric, failures: bool, group: _Rows) -> _Values:
     if metric.population == "requests":
         return _Values(metric.sql, "true", "1")
-    known = f"{metric.count} > 0" if metric.kind == "pooled" else "true"
     applies = f" AND {metric.applies}" if metric.applies else ""
     if not failures:
-        return _Values(metric.sql, f"{OK} AND {known}{applies}", metric.count)
+        return _Values(metric.sql, f"{OK}{applies}", metric.count)
     worst = "inf" if metric.better == "lower" else "0."
-    condition = f"if({OK}, {known}, {FAILED}){applies}"
+    condition = f"({OK} OR {FAILED}){applies}"
     if metric.kind == "request":
         return _Values(f"if({OK}, {metric.sql}, {worst})", condition, "1")
     copies = _copies(metric, group)
@@ -430,19 +428,11 @@ def _values(metric: Metric, failures: bool, group: _Rows) -> _Values:
     )
 
 
-def _of_one_row(metric: Metric, failures: bool) -> str:
-    """Null, or an empty array, where the row is not in the population. A failed row has one value, +infinity."""
+def _of_one_row(metric: Metric) -> str:
     if metric.kind == "share":
         return metric.sql
-    of = _values(metric, False, _NONE)
-    nothing = "[]" if metric.kind == "pooled" else "NULL"
-    if not failures or metric.population == "requests":
-        return f"if({of.condition}, {of.sql}, {nothing})"
-    worst = "inf" if metric.better == "lower" else "0."
-    failed = f"{FAILED} AND {metric.applies}" if metric.applies else FAILED
-    return (
-        f"multiIf({of.condition}, {of.sql}, {failed}, {f'[{worst}]' if metric.kind == 'pooled' else worst}, {nothing})"
-    )
+    of = _values(metric, False, _Rows("", ()))
+    return f"if({of.condition}, {of.sql}, {'[]' if metric.kind == 'pooled' else 'NULL'})"
 
 
 def _copies(metric: Metric, group: _Rows) -> str:

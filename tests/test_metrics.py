@@ -604,7 +604,7 @@ def test_shares_against_the_oracle(store: Store, by_group: dict[tuple[str, str],
 def test_a_series_is_bucketed_by_the_time_of_sending(
     store: Store, by_group: dict[tuple[str, str], list[Result]]
 ) -> None:
-    step_ns, origin_ns = 3_000_000_000, START_NS + 1_000_000_000
+    step_ns, origin_ns = 3_000_000_000, START_NS + 2_000_000_000
     sql = metrics.series("ttft_ms", RUN, step_ns, stats=["p50", "mean"], failures=True, origin_ns=str(origin_ns))
     found = {(r["stage"], r["target"], r["t_ns"]): r for r in store.query(sql, {"run": "random"})}
     expected = set()
