@@ -253,6 +253,19 @@ def test_failures_count_as_infinity_beside_the_successes() -> None:
     assert "with failures" not in Page(targets(clean)).text
 
 
+def test_tokens_that_nobody_counted_are_told() -> None:
+    made = report()
+    made.summary.targets["acme"].stages["calm"].unknown_tokens = 12
+    assert "without 12 answers whose tokens are not known" in Page(targets(made)).text
+
+
+def test_cost_is_tokens_times_price() -> None:
+    """1,200 requests of 551 input tokens at 0.60 USD and 148 output tokens at 0.80 USD a million."""
+    words = Page(targets(report())).text
+    assert "Cost 0.539 USD" in words
+    assert "per 1,000 successes 0.449 USD" in words
+
+
 def test_a_target_without_a_success_says_so() -> None:
     made = report()
     for name, stage in made.summary.targets["globex"].stages.items():

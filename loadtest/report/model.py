@@ -97,6 +97,7 @@ class StageFigures(Struct, kw_only=True):
     goodput_per_s: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    unknown_tokens: int = 0  # successes that did not say how many they have
     ttft_ms: Stat = msgspec.field(default_factory=Stat)
     itl_ms: Stat = msgspec.field(default_factory=Stat)
     icl_ms: Stat = msgspec.field(default_factory=Stat)

@@ -19,15 +19,17 @@ scripts has the table beside the chart. */
   const number = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
 
   /* A canvas knows no custom properties: an element of the page resolves them. */
-  function colorOf(el, token, shade = 3) {
+  function colorOf(el, token, shade = 3, towards = "bg") {
     const probe = document.createElement("span");
-    probe.style.color =
-      shade === 3 ? `var(--${token})` : `color-mix(in srgb, var(--${token}) ${SHADE_PERCENT[shade]}%, var(--bg))`;
+    probe.style.color = `color-mix(in srgb, var(--${token}) ${SHADE_PERCENT[shade]}%, var(--${towards}))`;
     el.append(probe);
     const color = getComputedStyle(probe).color;
     probe.remove();
     return color;
   }
+
+  /* A pale line's label goes towards the text's colour instead, to be read. */
+  const inkOf = (el, { color, shade = 3 }) => (shade === 3 ? colorOf(el, color) : colorOf(el, color, 2, "ink"));
 
   function clock(seconds) {
     const whole = Math.floor(seconds);
@@ -190,7 +192,7 @@ scripts has the table beside the chart. */
     const paths = spec.kind === "stack" ? uPlot.paths.bars({ size: [0.9, 40], align: 1, gap: 0 }) : undefined;
     const context = document.createElement("canvas").getContext("2d");
     context.font = `500 ${FONT}`;
-    const inks = drawn.map((s) => colorOf(el, s.color, Math.max(2, s.shade ?? 3)));
+    const inks = drawn.map((s) => inkOf(el, s));
     const labelled = spec.kind === "line" && drawn.length > 0;
     const widths = drawn.map((s) => (endsEarly(s) ? 0 : context.measureText(s.label).width));
     const right = labelled ? 14 + Math.max(...widths) : 8;

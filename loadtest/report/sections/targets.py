@@ -145,7 +145,7 @@ def _rows(columns: list[Column]) -> Iterator[Row]:
     yield _plain("", "output tokens", columns, lambda c: quantity(c.figures.output_tokens_per_s, "1/s"))
     yield _plain("", "goodput", columns, lambda c: quantity(c.figures.goodput_per_s, "1/s"))
     yield _plain("Tokens", "input", columns, lambda c: count(c.figures.input_tokens))
-    yield _plain("", "output", columns, lambda c: count(c.figures.output_tokens))
+    yield _plain("", "output", columns, _output_tokens)
     if any(c.target and c.target.price for c in columns):
         yield _plain("Cost", "", columns, _cost)
         yield _plain("", "per 1,000 successes", columns, _unit_cost)
@@ -191,6 +191,13 @@ def _errors(column: Column) -> Html | str:
     low, high = share_interval(failed - ours, figures.requests - ours)
     note = f"{count(failed - ours)} of {count(figures.requests - ours)}, {percent(low)} to {percent(high)}"
     return text(percent(figures.error_rate), h("div", note, class_="small"))
+
+
+def _output_tokens(column: Column) -> Html | str:
+    """With the number of answers whose tokens nobody counted, since the sum leaves them out."""
+    known, unknown = count(column.figures.output_tokens), column.figures.unknown_tokens
+    note = f"without {count(unknown)} answers whose tokens are not known"
+    return text(known, h("div", note, class_="small")) if unknown else known
 
 
 def cost(figures: StageFigures, price: Price) -> float | None:
