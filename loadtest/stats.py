@@ -27,7 +27,7 @@ from statistics import NormalDist
 from msgspec import Struct
 
 CONFIDENCE = 0.95
-_TAIL = (1 - CONFIDENCE) / 2
+TAIL = (1 - CONFIDENCE) / 2
 _TINY = 1e-300
 _PRECISION = 1e-15
 _MAX_TERMS = 200_000
@@ -165,16 +165,13 @@ def t_quantile(level: float, degrees: float) -> float:
     return sqrt(degrees * (1 / x - 1))
 
 
-Z = NormalDist().inv_cdf(1 - _TAIL)
-
-
 # Intervals
 
 
 def quantile_ranks(n: int, level: float) -> tuple[int | None, int | None]:
     """Indices, from 0, of the sorted values that bound the quantile. None: n values cannot bound it on that side."""
-    low = _largest(lambda rank: binomial_cdf(rank - 1, n, level) <= _TAIL, n)
-    high = _largest(lambda rank: binomial_cdf(rank - 1, n, level) < 1 - _TAIL, n) + 1
+    low = _largest(lambda rank: binomial_cdf(rank - 1, n, level) <= TAIL, n)
+    high = _largest(lambda rank: binomial_cdf(rank - 1, n, level) < 1 - TAIL, n) + 1
     return (low - 1 if low >= 1 else None), (high - 1 if high <= n else None)
 
 
@@ -189,8 +186,8 @@ def _largest(holds: Callable[[int], bool], n: int) -> int:
 
 def share_interval(hits: int, n: int) -> tuple[float, float]:
     """Clopper-Pearson. Without observations: 0 to 1."""
-    low = 0.0 if hits == 0 else beta_quantile(_TAIL, hits, n - hits + 1)
-    high = 1.0 if hits == n else beta_quantile(1 - _TAIL, hits + 1, n - hits)
+    low = 0.0 if hits == 0 else beta_quantile(TAIL, hits, n - hits + 1)
+    high = 1.0 if hits == n else beta_quantile(1 - TAIL, hits + 1, n - hits)
     return low, high
 
 
@@ -201,10 +198,10 @@ def total_interval(total: float, squares: float) -> tuple[float, float]:
     take the largest weight for the high end, which no stored sum tells). A total of 0 is bounded as a count.
     """
     if total == 0:
-        return 0.0, gamma_quantile(1 - _TAIL, 1)
+        return 0.0, gamma_quantile(1 - TAIL, 1)
     weight = squares / total
     count = total / weight
-    return weight * gamma_quantile(_TAIL, count), weight * gamma_quantile(1 - _TAIL, count + 1)
+    return weight * gamma_quantile(TAIL, count), weight * gamma_quantile(1 - TAIL, count + 1)
 
 
 def mean_interval(mean: float, deviation: float, n: int) -> tuple[float | None, float | None]:
@@ -213,7 +210,7 @@ def mean_interval(mean: float, deviation: float, n: int) -> tuple[float | None, 
         return inf, inf
     if n < 2:
         return None, None
-    half = t_quantile(1 - _TAIL, n - 1) * deviation / sqrt(n)
+    half = t_quantile(1 - TAIL, n - 1) * deviation / sqrt(n)
     return mean - half, mean + half
 
 
@@ -225,7 +222,7 @@ def ratio_interval(blocks: Sequence[tuple[float, float]], seed: int = 0, resampl
     rng = Random(seed)
     n = len(blocks)
     ratios = sorted(_ratio(rng.choices(blocks, k=n)) for _ in range(resamples))
-    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * t_quantile(1 - _TAIL, n - 1))
+    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * t_quantile(1 - TAIL, n - 1))
     cut = floor(tail * resamples)
     return ratios[cut], ratios[-1 - cut]
 

@@ -16,6 +16,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from loadtest.stats import (
+    TAIL,
     Stat,
     binomial_cdf,
     parse_stat,
@@ -27,7 +28,6 @@ from loadtest.types import Metric, Slo, Verdict
 __all__ = ["RULES", "Account", "Facts", "Generator", "Integrity", "Stat", "Verdict", "judge", "parse_stat", "validity"]
 
 FURTHER_REQUESTS_CAP = 1_000_000
-_TAIL = 0.025
 
 
 # The account
@@ -320,7 +320,7 @@ def further_for_share(hits: int, n: int, allowed: float) -> int | None:
         m = n + more
         upper = -(-hits * m // n) if n else 0
         lower = hits * m // n if n else 0
-        return binomial_cdf(upper, m, allowed) <= _TAIL or 1 - binomial_cdf(lower - 1, m, allowed) <= _TAIL
+        return binomial_cdf(upper, m, allowed) <= TAIL or 1 - binomial_cdf(lower - 1, m, allowed) <= TAIL
 
     return _fewest(decides)
 
