@@ -6,14 +6,18 @@ is a process of its own. Secrets come by method call: constructor arguments are 
 
 import logging
 import os
+import shutil
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from cluster import files
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.host import Host
@@ -22,6 +26,7 @@ from loadtest.store import Address
 PLACED_WITHIN_S = 60
 ANSWER_WITHIN_S = 15
 FRAMES_PIECE_BYTES = 8 << 20
+OBJECT_STORE_BYTES = 80 << 20  # Ray's least: nothing of a run goes through it but the plan's files
 
 
 class HostActor:
@@ -29,15 +34,22 @@ class HostActor:
 
     def __init__(self) -> None:
         self._host: Host | None = None
+        self._made: str | None = None
 
-    def open(self, setup: Setup, address: Address, directory: str | None) -> str:
-        """Returns the directory that holds the frame file, on the node that this actor is on."""
-        directory = directory or tempfile.mkdtemp(prefix=f"loadtest-{setup.run}-")
+    def open(self, setup: Setup, address: Address, directory: str | None, contents: Mapping[str, bytes]) -> None:
+        """`directory`: for the frame file; None: one of this node's own, which also takes the plan's files."""
+        if directory is None:
+            directory = self._made = tempfile.mkdtemp(prefix=f"loadtest-{setup.run}-")
+            moved = files.write(contents, Path(directory))
+            setup = msgspec.structs.replace(setup, plan=files.relocated(setup.plan, moved))
         self._host = Host(setup, address, directory)
-        return directory
 
     def call(self, method: str, *args: Any) -> Any:
         return getattr(self._host, method)(*args)
+
+    def clean(self) -> None:
+        if self._made:
+            shutil.rmtree(self._made, ignore_errors=True)
 
 
 class RayFleet:
@@ -49,14 +61,14 @@ class RayFleet:
         self.workers = len(setups)
         self._directory = directory
         self._own = not os.environ.get("RAY_ADDRESS")
+        self._actors: list[Any] = []
         self._connect()
         try:
+            self._refuse_unreachable(address)
             actor = ray.remote(HostActor).options(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
             self._actors = [actor.remote() for _ in setups]
             self._await_placement()
-            local = str(directory) if self._own else None
-            pairs = zip(self._actors, setups, strict=True)
-            self._remote_directories = ray.get([a.open.remote(s, address, local) for a, s in pairs])
+            self._open(setups, address)
         except BaseException:
             self.close()
             raise
@@ -73,26 +85,49 @@ class RayFleet:
         for shard, actor in enumerate(self._actors):
             with (self._directory / f"worker-{shard}.frames").open("wb") as file:
                 while piece := _answer(
-                    actor.call.remote("read_frames", file.tell(), FRAMES_PIECE_BYTES), time.monotonic() + ANSWER_WITHIN_S
+                    actor.call.remote("read_frames", file.tell(), FRAMES_PIECE_BYTES),
+                    time.monotonic() + ANSWER_WITHIN_S,
                 ):
                     file.write(piece)
 
     def close(self) -> None:
-        for actor in getattr(self, "_actors", []):
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        for ref in [actor.clean.remote() for actor in self._actors]:
+            _answer(ref, deadline)
+        for actor in self._actors:
             ray.kill(actor)
         ray.shutdown()
+
+    def _open(self, setups: list[Setup], address: Address) -> None:
+        local = str(self._directory) if self._own else None
+        paths = [] if self._own else files.named_by(setups[0].plan)
+        contents = ray.put({path: Path(path).read_bytes() for path in paths})
+        pairs = zip(self._actors, setups, strict=True)
+        ray.get([actor.open.remote(setup, address, local, contents) for actor, setup in pairs])
+
+    def _refuse_unreachable(self, address: Address) -> None:
+        here = ray.util.get_node_ip_address()
+        elsewhere = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
+        if address.embedded and any(ip != here for ip in elsewhere):
+            raise RunFailed(
+                f"the store {address} is embedded and answers on this machine only, but the Ray cluster has other nodes "
+                f"({', '.join(sorted(set(elsewhere) - {here}))}); give --store clickhouse://user@host:8123/database"
+            )
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
         options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
         if self._own:
             cpus = max(os.cpu_count() or 1, self.workers)  # a third one-CPU actor on two CPUs would pend for ever
-            options = {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": 80 << 20}
+            options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+            options["object_store_memory"] = OBJECT_STORE_BYTES
         try:
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (RayError, ConnectionError, ValueError, RuntimeError) as e:
             where = os.environ.get("RAY_ADDRESS", "a local Ray")
-            raise RunFailed(f"no Ray at {where}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it") from e
+            raise RunFailed(
+                f"no Ray at {where}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it"
+            ) from e
 
     def _await_placement(self) -> None:
         try:

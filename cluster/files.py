@@ -1,0 +1,40 @@
+"""The files that a plan names, for nodes that do not have them: their bytes travel, and the plan is told where they landed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from loadtest.prompts import Dataset
+from loadtest.types import Plan
+
+
+def named_by(plan: Plan) -> list[str]:
+    """Paths of the dataset, the listeners and the certificates, each once."""
+    paths = [plan.fleet.listeners, *(target.ca_file for target in plan.targets)]
+    if isinstance(plan.prompts, Dataset):
+        paths.append(plan.prompts.path)
+    return sorted({path for path in paths if path})
+
+
+def write(files: Mapping[str, bytes], directory: Path) -> dict[str, str]:
+    """Returns old path -> new path."""
+    moved = {}
+    for index, (path, content) in enumerate(files.items()):
+        new = directory / f"{index}-{Path(path).name}"
+        new.write_bytes(content)
+        moved[path] = str(new)
+    return moved
+
+
+def relocated(plan: Plan, moved: Mapping[str, str]) -> Plan:
+    def at(path: str | None) -> str | None:
+        return None if path is None else moved.get(path, path)
+
+    prompts = plan.prompts
+    if isinstance(prompts, Dataset):
+        prompts = replace(prompts, path=moved.get(prompts.path, prompts.path))
+    targets = [replace(target, ca_file=at(target.ca_file)) for target in plan.targets]
+    return replace(
+        plan, prompts=prompts, targets=targets, fleet=replace(plan.fleet, listeners=at(plan.fleet.listeners))
+    )

@@ -1,0 +1,109 @@
+"""The fleet on Ray: the same run as locally, and nothing left behind."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LOADTEST = str(Path(sys.executable).with_name("loadtest"))
+RAY = str(Path(sys.executable).with_name("ray"))
+KEY = "sk-ray-5Hn3cXp8RvWq1JtUzGf6"
+
+PLAN = """
+name: ray
+seed: 5
+targets:
+  - {{name: a, url: "{url}/v1", dialect: openai-chat, model: m, key: "env:TEST_KEY"}}
+prompts: {{kind: dataset, path: prompts.jsonl}}
+stages:
+  - {{name: open, arrivals: {{kind: poisson, rate: 30}}, duration_s: 3}}
+  - {{name: closed, arrivals: {{kind: closed}}, concurrency: 4, requests: 40}}
+"""
+
+
+@pytest.fixture
+def plan(simulator: str, tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN.format(url=simulator))
+    lines = [{"prompt": f"what is {n} plus {n}", "max_tokens": 3 + n % 4} for n in range(7)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def run(plan: Path, *options: str, **environment: str) -> tuple[dict[str, object], subprocess.CompletedProcess[str]]:
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [LOADTEST, "run", str(plan), "--store", str(plan.parent / "store"), "--out", str(plan.parent / "out"), *options],
+        env={**clean, "TEST_KEY": KEY, **environment}, capture_output=True, text=True, timeout=110, cwd=plan.parent,
+    )  # fmt: skip
+    summary = plan.parent / "out" / "summary.json"
+    return json.loads(summary.read_text()) if summary.exists() else {}, done
+
+
+def processes(pattern: str) -> list[str]:
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if re.search(pattern, command):
+            found.append(command)
+    return found
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A Ray that is not ours: started by its own command, found through RAY_ADDRESS."""
+    port = 20_000 + os.getpid() % 10_000
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    start = [
+        RAY,
+        "start",
+        "--head",
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
+    subprocess.run(start, check=True, capture_output=True, env=environment, timeout=60)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([RAY, "stop"], check=True, capture_output=True, env=environment, timeout=60)
+
+
+@pytest.mark.timeout(240)
+def test_ray_and_local_are_the_same_run(plan: Path) -> None:
+    ray_before = set(processes(r"raylet|gcs_server"))
+    on_ray, done = run(plan, "--on", "ray", "--workers", "2")
+    assert done.returncode in (0, 3), done.stdout + done.stderr  # 3: a busy machine may send late
+    assert set(processes(r"raylet|gcs_server")) <= ray_before
+    logs = [p for p in Path("/tmp/ray").glob("session_*/logs/**/*") if p.is_file() and KEY.encode() in p.read_bytes()]
+    assert logs == []
+    assert KEY not in done.stdout + done.stderr
+    locally, done = run(plan, "--on", "local", "--workers", "1")
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert on_ray["integrity"] == locally["integrity"]
+    for facts in ("requests", "ok", "input_tokens", "output_tokens", "errors"):
+        assert on_ray["targets"]["a"][facts] == locally["targets"]["a"][facts]  # type: ignore[index]
+    assert on_ray["generator"]["workers"] == 2  # type: ignore[index]
+
+
+@pytest.mark.timeout(240)
+def test_cluster_that_others_started_is_left_running(plan: Path, cluster: str) -> None:
+    summary, done = run(plan, "--on", "ray", "--workers", "2", RAY_ADDRESS=cluster)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    integrity = summary["integrity"]
+    assert integrity["sent"] == integrity["stored"] > 100  # type: ignore[index]
+    assert (plan.parent / "out" / "worker-1.frames").stat().st_size > 1000, "frames came from the actors' nodes"
+    assert not list(Path("/tmp").glob(f"loadtest-{summary['run']}-*")), "nothing stays on a node"
+    assert processes(r"gcs_server"), "it was not ours to stop"
+    _, done = run(plan, "--on", "ray", "--workers", "3", RAY_ADDRESS="127.0.0.1:1")
+    assert done.returncode == 2
+    assert "no Ray at 127.0.0.1:1" in done.stderr
