@@ -19,7 +19,7 @@ NOON_NS = 1_760_097_600_000_000_000  # 2025-10-10 12:00 UTC
 HOUR_NS = 3600 * 10**9
 RUNS = (f"spans-{n}" for n in count())
 
-SOME = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SOME = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 instant_ns = st.integers(NOON_NS - HOUR_NS, NOON_NS + HOUR_NS)
 dur_ns = st.integers(0, 10**12)

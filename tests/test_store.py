@@ -1,6 +1,9 @@
 """What names a store, what a Store does, and the schema's migrations; on the embedded store."""
 
 import pickle
+import socket
+import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -9,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
 from loadtest.store import (
     AccessDenied,
@@ -133,6 +137,67 @@ def test_a_refused_statement_says_why_and_has_the_number(store: Store) -> None:
 def test_a_failure_in_mid_result_is_told(store: Store) -> None:
     with pytest.raises(StatementRefused, match="FUNCTION_THROW_IF_VALUE_IS_NON_ZERO"):
         store.query("SELECT throwIf(number = 900000) FROM numbers(1000000)")
+
+
+@pytest.fixture
+def tls_port(store: Store, certificate: trustme.LeafCert) -> Iterator[int]:
+    """A port of loopback that speaks TLS and hands everything to the store."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+
+    class Forward(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                client = context.wrap_socket(self.request, server_side=True)
+            except ssl.SSLError:
+                return
+            with client, socket.create_connection((store.address.host, store.address.port)) as server:
+                back = threading.Thread(target=copy, args=(server, client))
+                back.start()
+                copy(client, server)
+                back.join()
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Forward) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def copy(source: socket.socket, to: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            to.sendall(data)
+        to.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def certificate(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("127.0.0.1")
+
+
+def test_a_server_behind_tls(store: Store, authority: trustme.CA, tls_port: int, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(store.address.password)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    at = f"127.0.0.1:{tls_port}/loadtest?password=file:{tmp_path}/password"
+    with open_store(f"clickhouses://{at}&ca_file={tmp_path}/ca.pem") as opened:
+        assert opened.query("SELECT {x:String} AS x", {"x": "y"}) == [{"x": "y"}]
+        opened.insert("runs", {"run": ["over tls"]})
+    with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+        open_store(f"clickhouses://{at}")
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        open_store(f"clickhouse://{at}")
 
 
 # insert and query

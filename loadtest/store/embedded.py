@@ -52,7 +52,8 @@ def serve(directory: Path, ready_fd: int | None) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = _own(directory)
     if lock is None:
-        print(f"{directory} is served by process {files.owner(directory)} already", file=sys.stderr)
+        if ready_fd is None:
+            print(f"{directory} is served by process {files.owner(directory)} already", file=sys.stderr)
         say(files.OWNED)
         return STATUS_OWNED
     _log_to(directory / files.LOG)

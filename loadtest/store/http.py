@@ -43,6 +43,7 @@ STATUS_OF = {
     **dict.fromkeys((60, 81, 46, 47, 50, 56, 73, 115, 372), 404),
     **dict.fromkeys((6, 26, 27, 33, 36, 38, 41, 42, 43, 53, 62, 69, 130, 432, 456, 457, 475), 400),
     **dict.fromkeys((164, 192, 193, 497, 516), 403),
+    48: 501,
     159: 408,
     223: 413,
 }
@@ -149,6 +150,9 @@ class Interface:
         if boundary := forms.boundary(request.headers.get("content-type", "")):
             fields, uploads = forms.parse(await _whole(body, b""), boundary)
             params |= fields
+        if "1" in (params.get("compress"), params.get("decompress")):
+            text = "compress=1 and decompress=1 are not served here; use Accept-Encoding and Content-Encoding"
+            raise failure(48, "NOT_IMPLEMENTED", text)
         call = Call(user, params, request.headers, request.method, uploads)
         statement = await _read_statement(call, body)
         if isinstance(statement, Insert):
