@@ -23,6 +23,7 @@ from loadtest.store import (
     Store,
     StoreError,
     StoreUnavailable,
+    directory,
     migrations,
     open_store,
     sql,
@@ -112,7 +113,7 @@ def test_no_server_there() -> None:
 
 def test_a_wrong_password(store: Store) -> None:
     at = store.address
-    with pytest.raises(AccessDenied, match="denies access to user default; check") as denied:
+    with pytest.raises(AccessDenied, match="does not let default in; check") as denied:
         open_store(None, {"LOADTEST_STORE": f"clickhouse://default:{SECRET}@{at.host}:{at.port}/x"})
     assert SECRET not in str(denied.value)
 
@@ -125,6 +126,30 @@ def test_a_missing_database_is_created(store: Store) -> None:
         assert not opened.address.embedded
         opened.migrate()
         assert opened.query("SELECT count() AS n FROM requests") == [{"n": 0}]
+
+
+def test_a_reader_may_only_read(store: Store) -> None:
+    at = Path(store.address.directory or "")
+    server = directory.read_server(at)
+    assert server
+    with Store.connect(server.address(at, user="reader")) as reader:
+        assert reader.query("SELECT count() >= 0 AS ok FROM requests WHERE run != {r:String}", {"r": "x"}) == [
+            {"ok": True}
+        ]
+        with pytest.raises(AccessDenied, match="does not allow reader to do this"):
+            reader.insert("runs", {"run": ["x"]})
+
+
+def test_something_else_answers(simulator: str) -> None:
+    port = simulator.rpartition(":")[2]
+    with pytest.raises(StoreError, match="is not ClickHouse's HTTP interface"):
+        open_store(f"clickhouse://127.0.0.1:{port}/x", {})
+
+
+def test_a_syntax_error_is_told_without_the_whole_grammar(store: Store) -> None:
+    with pytest.raises(StatementRefused, match=r"failed at position 1 \(selec\)") as refused:
+        store.query("selec 1")
+    assert len(str(refused.value)) < 300
 
 
 def test_a_refused_statement_says_why_and_has_the_number(store: Store) -> None:

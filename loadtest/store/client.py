@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 10
 ANSWER_TIMEOUT_S = 300
 UNKNOWN_DATABASE = 81
-DENIED = {192, 193, 194, 497, 516}  # unknown user, wrong password, required password, access denied, authentication
+NOT_LET_IN = {192, 193, 194, 516}  # unknown user, wrong password, required password, authentication failed
+NOT_ALLOWED = {164, 497}  # readonly, access denied
 _WRAPPING = re.compile(r"^.*(Connection|Pool)\([^)]*\): ")
+_ALTERNATIVES = re.compile(r"\. Expected one of: .*(?= \([A-Z_]+\)$)")
 EXACTLY_ONCE = {"insert_deduplicate": 1, "deduplicate_blocks_in_dependent_materialized_views": 1}
 
 
@@ -217,7 +219,7 @@ def _mapped(address: Address) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if error.code is None:
+        if error.code is None and type(error) is DatabaseError:
             raise StoreUnavailable(f"the store {address} does not answer: {_reason(error)}") from error
         raise _refused(address, error) from error
     except Error as error:
@@ -227,9 +229,14 @@ def _mapped(address: Address) -> Iterator[None]:
 
 
 def _refused(address: Address, error: Any) -> StoreError:
-    if error.code in DENIED:
-        how = "check the user and the password" if error.code != 497 else "the user lacks the right"
-        return AccessDenied(f"the store {address} denies access to user {address.user}; {how} ({_reason(error)})")
+    from clickhouse_connect.driver.exceptions import DatabaseError
+
+    if error.code in NOT_LET_IN:
+        return AccessDenied(f"the store {address} does not let {address.user} in; check the user and the password")
+    if error.code in NOT_ALLOWED or str(error).endswith(" is readonly"):  # a setting, refused by the client already
+        return AccessDenied(f"the store {address} does not allow {address.user} to do this: {_reason(error)}")
+    if error.code is None and type(error) is DatabaseError:
+        return StoreError(f"what answers at {address} is not ClickHouse's HTTP interface: {_reason(error)[:200]}")
     return StatementRefused(f"the store {address} refused a statement: {_reason(error)}", error.code)
 
 
@@ -239,4 +246,5 @@ def _reason(error: Exception) -> str:
     if cause is not None:
         text = str(getattr(cause, "reason", None) or cause)
         return _WRAPPING.sub("", " ".join(text.split()))
-    return " ".join(str(error).partition("server response: ")[2].split()) or str(error)
+    text = str(error).partition("server response: ")[2] or str(error)
+    return _ALTERNATIVES.sub("", " ".join(text.split()))

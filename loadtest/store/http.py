@@ -190,7 +190,7 @@ class Interface:
         while (await receive())["type"] != "http.disconnect":
             pass
         while True:  # until the query has ended and the task with it: it may not have begun yet
-            await self._in_thread(lambda: self._engine.kill(tag))
+            await to_thread.run_sync(self._engine.kill, tag)  # not one of our threads: those may all be busy
             await anyio.sleep(KILL_AGAIN_S)
 
     async def _run(self, call: Call, statement: str, tag: str, send: Send) -> Response | None:
