@@ -200,12 +200,13 @@ def _connect(address: Address, database: str | None = None) -> "HttpClient":
 
 
 def _tame() -> None:
-    """clickhouse-connect logs each failure that it raises as well; the exception says it once. And on the first insert it
+    """clickhouse-connect and urllib3 log what they raise as well; the exception says it once. And the first insert
     imports numpy and pandas to ask whether the data is theirs: a second of CPU and 60 MB in the middle of a run, where
     nobody has imported them to make such data."""
     from clickhouse_connect.driver import options
 
-    logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+    for name in ("clickhouse_connect", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     for module, names in (("numpy", ["np"]), ("pandas", ["pd", "pd_time_test"])):
         if module not in sys.modules:
             vars(options).update(dict.fromkeys(names))
@@ -219,7 +220,7 @@ def _mapped(address: Address) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if error.code is None and type(error) is DatabaseError:
+        if error.code is None:
             raise StoreUnavailable(f"the store {address} does not answer: {_reason(error)}") from error
         raise _refused(address, error) from error
     except Error as error:
