@@ -23,6 +23,7 @@ from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
 from loadtest.types import Plan, Stage
+from loadtest.verdict import RULES
 
 MAX_BYTES = 256 * 1024
 MAX_KEY_BYTES = 16 * 1024
@@ -74,6 +75,7 @@ def json_schema() -> dict[str, Any]:
     definitions["Target"]["properties"]["dialect"]["enum"] = dialects.names()
     definitions["Slo"]["properties"]["metric"]["enum"] = sorted(METRICS)
     definitions["Plan"]["properties"]["goodput"]["propertyNames"] = {"enum": list(GOODPUT_LIMITS)}
+    definitions["Plan"]["properties"]["validity"]["propertyNames"] = {"enum": list(RULES)}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "loadtest plan", **schema}
 
 

@@ -18,6 +18,7 @@ from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
 from loadtest.prompts import Dataset, Lines
 from loadtest.stats import parse_stat
 from loadtest.types import Plan, Slo, Stage, Target, Timeouts
+from loadtest.verdict import RULES
 
 _SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
 _SECRET_PARAMETER = re.compile(r"(^|[-_])(api[-_]?)?(key|token|secret|password|signature|sig)$", re.I)
@@ -40,6 +41,7 @@ def problems(plan: Plan) -> Iterator[str]:
         yield from (f"slos[{i}].{problem}" for problem in _slo(slo, plan))
     yield from _repeated_slos(plan.slos)
     yield from _goodput(plan)
+    yield from _validity(plan)
     yield from _store(plan.store)
 
 
@@ -215,6 +217,18 @@ def _goodput(plan: Plan) -> Iterator[str]:
             yield f"goodput.{metric} is {limit:g}; it must be above 0"
         else:
             yield from _measurable("goodput", metric, measured, plan.targets)
+
+
+def _validity(plan: Plan) -> Iterator[str]:
+    for name, limit in plan.validity.items():
+        if name not in RULES:
+            close = get_close_matches(name, RULES, n=1)
+            meant = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(RULES)}"
+            yield f"validity.{name} is no rule; {meant}"
+        elif limit < 0:
+            yield f"validity.{name} is {limit:g}; it must be at least 0"
+        elif RULES[name].is_share and limit > 1:
+            yield f"validity.{name} is {limit:g}; it is a share, so it must be at most 1: 1% is 0.01"
 
 
 def _store(store: str | None) -> Iterator[str]:

@@ -126,6 +126,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
     ] = ""  # empty: a fresh one for each run
     slos: list[Slo] = []
     goodput: dict[str, float] = {}  # metric -> limit, for one request
+    validity: dict[str, float] = {}  # rule of verdict.RULES -> limit in place of its default
     fleet: Fleet = Fleet()
     store: Text | None = None
     trace: Literal["off", "unsampled", "sampled"] = "unsampled"

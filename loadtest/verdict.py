@@ -9,8 +9,9 @@ A run is INVALID when the generator or the account, not the endpoint, shaped the
 not a reason by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import ceil, inf
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct, field
@@ -89,9 +90,10 @@ class Rule(Struct, frozen=True):
     measured: Callable[[Facts], float]
     says: str
     advice: str
+    is_share: bool = False
 
 
-RULES = (
+_RULES = (
     Rule(
         "worker_lost",
         0,
@@ -127,6 +129,7 @@ RULES = (
         "{value:.2%} of the requests failed by the plan's or the generator's own fault (limit {limit:.0%})",
         "errors http_4xx and redirect: mend the target's url, key, model or body; error generator: raise the limit of "
         "open files or use more workers",
+        is_share=True,
     ),
     Rule(
         "cancelled",
@@ -134,10 +137,11 @@ RULES = (
         lambda f: 0 if f.account.interrupted else _share(f.cancelled, f.ended),
         "{value:.2%} of the requests were cancelled at the end of the drain (limit {limit:.0%})",
         "raise the stage's drain_s above the longest answer, or lower the target's timeouts",
+        is_share=True,
     ),
     Rule(
         "schedule_lag",
-        10,
+        25,
         lambda f: f.schedule_lag_p99_ms or 0,
         "the p99 of schedule_lag_ms is {value:.3g} ms (limit {limit:g} ms): the generator sent too late",
         "use more workers, a lower rate or a machine that does nothing else",
@@ -164,16 +168,17 @@ RULES = (
         "let the time service settle (chronyc tracking, timedatectl) and repeat the run",
     ),
 )
-"""Every reason a run can be INVALID for, with its limit and the remedy."""
+RULES: Mapping[str, Rule] = {rule.name: rule for rule in _RULES}
+"""Every reason a run can be INVALID for, with its default limit and the remedy."""
 
 
-def validity(facts: Facts) -> tuple[bool, list[str]]:
-    """(valid, reasons); each reason is `rule: what was found; what to do`."""
+def validity(facts: Facts, limits: Mapping[str, float] = MappingProxyType({})) -> tuple[bool, list[str]]:
+    """(valid, reasons); each reason is `rule: what was found; what to do`. `limits`: the plan's, by rule."""
     reasons = []
-    for rule in RULES:
-        value = rule.measured(facts)
-        if value > rule.limit:
-            says = rule.says.format(value=value, limit=rule.limit)
+    for rule in RULES.values():
+        value, limit = rule.measured(facts), limits.get(rule.name, rule.limit)
+        if value > limit:
+            says = rule.says.format(value=value, limit=limit)
             reasons.append(f"{rule.name}: {says}; {rule.advice}")
     return not reasons, reasons
 

@@ -439,6 +439,7 @@ plans = st.builds(
         max_size=1,
     ),
     goodput=st.dictionaries(st.just("e2e_ms"), st.floats(0.001, 1e6)),
+    validity=st.dictionaries(st.sampled_from(["schedule_lag", "clock"]), st.floats(0, 1e6)),
     fleet=st.builds(Fleet, workers=st.integers(1, 100)),
     store=st.sampled_from([None, "/data", "clickhouse://u@db:8123/x"]),
     trace=st.sampled_from(["off", "unsampled", "sampled"]),
@@ -508,6 +509,7 @@ def test_the_schema_is_one_and_refuses_what_the_types_refuse() -> None:
         ("model: m", "key: sk-123"),
         ("name: small", "name: small\nslos: [{metric: ttft, limit: 5}]"),
         ("name: small", "name: small\ngoodput: {error_rate: 5}"),
+        ("name: small", "name: small\nvalidity: {schedule_leg: 5}"),
     ):
         assert not validator.is_valid(yamltext.read(SMALL.replace(old, new, 1))), new
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA

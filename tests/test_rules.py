@@ -213,3 +213,18 @@ def test_goodput(goodput: str, problem: str) -> None:
     assert problems_of(filled(more=f"goodput: {goodput}")) == [problem]
     (problem,) = problems_of(filled(more="goodput: {error_rate: 1}"))
     assert problem.startswith("goodput.error_rate is no figure of a single request; it must be one of ttft_ms, ")
+
+
+@pytest.mark.parametrize(
+    ("validity", "problem"),
+    [
+        ("{shedule_lag: 5}", "validity.shedule_lag is no rule; did you mean schedule_lag?"),
+        ("{schedule_lag: -1}", "validity.schedule_lag is -1; it must be at least 0"),
+        ("{faults: 5}", "validity.faults is 5; it is a share, so it must be at most 1: 1% is 0.01"),
+    ],
+)
+def test_validity(validity: str, problem: str) -> None:
+    assert problems_of(filled(more=f"validity: {validity}")) == [problem]
+    (unknown,) = problems_of(filled(more="validity: {x: 1}"))
+    assert unknown.startswith("validity.x is no rule; it must be one of worker_lost, ")
+    assert plan.parse(filled(more="validity: {schedule_lag: 100}"), "/").validity == {"schedule_lag": 100}

@@ -56,8 +56,8 @@ PROVOKED: dict[str, list[tuple[Facts, Facts, str]]] = {
     ],
     "cancelled": [(facts(cancelled=10), facts(cancelled=25), "2.50% of the requests were cancelled")],
     "schedule_lag": [
-        (facts(schedule_lag_p99_ms=10.0), facts(schedule_lag_p99_ms=12.345), "is 12.3 ms (limit 10 ms)"),
-        (facts(schedule_lag_p99_ms=None), facts(schedule_lag_p99_ms=11.0), "is 11 ms"),
+        (facts(schedule_lag_p99_ms=25.0), facts(schedule_lag_p99_ms=32.345), "is 32.3 ms (limit 25 ms)"),
+        (facts(schedule_lag_p99_ms=None), facts(schedule_lag_p99_ms=26.0), "is 26 ms"),
     ],
     "start_spread": [(generator(start_spread_ms=100), generator(start_spread_ms=140), "started 140 ms apart")],
     "dropped_frames": [(facts(), generator(dropped_frames=1), "1 result(s) did not fit")],
@@ -65,7 +65,7 @@ PROVOKED: dict[str, list[tuple[Facts, Facts, str]]] = {
 }
 
 
-@pytest.mark.parametrize("rule", verdict.RULES, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", verdict.RULES.values(), ids=lambda rule: rule.name)
 def test_each_rule_can_be_provoked(rule: verdict.Rule) -> None:
     for still_valid, invalid, says in PROVOKED[rule.name]:
         assert validity(still_valid) == (True, [])
@@ -82,6 +82,13 @@ def test_all_reasons_are_given() -> None:
     )
     assert not valid
     assert [reason.partition(":")[0] for reason in reasons] == ["worker_lost", "spans_lost", "unknown", "cancelled"]
+
+
+def test_a_plan_can_set_other_limits() -> None:
+    late = facts(schedule_lag_p99_ms=80.0, cancelled=25)
+    assert validity(late, {"schedule_lag": 80, "cancelled": 0.025}) == (True, [])
+    _, [reason] = validity(late, {"schedule_lag": 79, "cancelled": 0.025})
+    assert "is 80 ms (limit 79 ms)" in reason
 
 
 def test_an_interrupted_run_is_not_invalid_for_that() -> None:

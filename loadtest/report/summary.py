@@ -53,6 +53,7 @@ class _Plan(Struct):
     targets: list[_Named]
     stages: list[_Named]
     slos: list[Slo] = []
+    validity: dict[str, float] = {}
 
 
 def summary(store: Store, run: str) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     measured = {group: row for group, row in counts.items() if not row["is_warmup"]}
     lags = read.generator()
     _check_against_store(account.integrity, sum(row["requests"] for row in counts.values()))
-    valid, reasons = verdict.validity(_facts(account, measured.values(), lags))
+    valid, reasons = verdict.validity(_facts(account, measured.values(), lags), plan.validity)
     stages = [stage.name for stage in plan.stages if not stage.warmup]
     targets = [target.name for target in plan.targets]
     groups = [(stage, target) for stage in stages for target in targets]
