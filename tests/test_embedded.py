@@ -62,13 +62,17 @@ def path(tmp_path: Path) -> Iterator[Path]:
         until(lambda: not alive(pid))
 
 
-def test_the_server_is_a_quiet_and_private_process(path: Path) -> None:
+def test_the_server_is_a_quiet_and_private_process(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_KEY", "sk-someone's")
+    monkeypatch.setenv("TZ", "America/New_York")
     with open_store(str(path)) as store:
         assert store.query("SELECT currentDatabase() AS name") == [{"name": "loadtest"}]
         assert store.address.embedded
         server = server_of(path)
         process = Path(f"/proc/{server.pid}")
         seen_by_others = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        assert b"sk-someone" not in seen_by_others
+        assert store.query("SELECT timezone() AS zone") == [{"zone": "UTC"}]
         for password in server.passwords.values():
             assert len(password) >= 32
             assert password.encode() not in seen_by_others

@@ -414,6 +414,7 @@ def test_a_reader_cannot_write(reader: httpx.Client, sql: str) -> None:
         "EXPLAIN SYNTAX SELECT file('/etc/hostname')",
         "SELECT * FROM file('/etc/hostname', 'LineAsString')",
         "SELECT * FROM `/etc/hostname`",
+        "SELECT * FROM default.`/etc/hostname`",
         "SELECT * FROM '/etc/hostname'",
         "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
         "SELECT * FROM remote('127.0.0.1:1', system.one)",
@@ -445,6 +446,8 @@ def test_a_reader_sets_bounds_and_looks_only(reader: httpx.Client) -> None:
     for name in ("readonly", "max_threads", "allow_experimental_eval_table_function", "user_files_path"):
         assert refused(reader.post("/", content="SELECT 1", params={name: "0"})) == (403, 164)
     assert refused(reader.post("/", content="SELECT 1", params={"session_id": "r1", "readonly": "0"})) == (403, 164)
+    structure = {"x_structure": "a String DEFAULT file('/etc/hostname')", "query": "SELECT * FROM x"}
+    assert refused(reader.post("/", params=structure, files={"x": ("x", b"")})) == (403, 497)
     assert ask(reader, "SELECT 1", session_id="r1") == "1\n"
     assert ask(reader, "SELECT 2", session_id="r1") == "2\n"
 

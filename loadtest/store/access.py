@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from loadtest.store import sql
 from loadtest.store.engine import Failure, failure
@@ -81,8 +81,11 @@ def _check_describe(found: list[sql.Token]) -> None:
         raise _denied(f"may {words[0]} stored tables only")
 
 
-def reader_settings(names: Iterable[str]) -> None:
-    for name in names:
+def check_reader_call(settings: Iterable[str], uploads: Collection[str]) -> None:
+    """Raise unless a reader may send what came with a statement. External data names columns, which are expressions."""
+    if uploads:
+        raise _denied("may not send external data")
+    for name in settings:
         if not READER_SETTINGS.fullmatch(name):
             raise failure(164, "READONLY", f"Cannot modify '{name}' setting in readonly mode")
 

@@ -92,7 +92,7 @@ def _server(text: str, origin: str, may_hold_password: bool) -> Address:
         database=_database(url.path, origin),
         user=unquote(url.username or "default"),
         password=_password(url.password, options.get("password", []), origin, may_hold_password),
-        ca_file=options.get("ca_file", [None])[-1],
+        ca_file=str(Path(options["ca_file"][-1]).expanduser().absolute()) if "ca_file" in options else None,
     )
 
 

@@ -13,6 +13,7 @@ be removed by whoever holds it exclusively; so a lock counts only if its file is
 
 import fcntl
 import os
+import re
 import select
 import subprocess
 import sys
@@ -33,6 +34,8 @@ LOG_BYTES = 1_000_000  # of each of two log files
 SILENCE_S = 30  # a server that is starting says what it does; this long without a word is too long
 READY = b"ready\n"
 OWNED = b"owned\n"
+
+_KEPT = re.compile(r"PATH|HOME|USER|TMPDIR|LANG|VIRTUAL_ENV|(PYTHON|LC_|LD_|DYLD_)\w+")
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -169,6 +172,7 @@ def _start(directory: Path) -> None:
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_name(LOG + ".1"))
         with path.open("ab") as log:
+            begins = log.tell()
             launcher = subprocess.Popen(
                 [sys.executable, "-P", "-m", "loadtest.store.embedded", str(directory), "--ready-fd", str(write_end)],
                 stdin=subprocess.DEVNULL,
@@ -176,11 +180,12 @@ def _start(directory: Path) -> None:
                 stderr=log,
                 pass_fds=[write_end],
                 start_new_session=True,
+                env=_environment(),
             )
         os.close(write_end)
         write_end = -1
         launcher.wait()  # it forks the server off and ends, so that the server is nobody's zombie
-        _await_ready(directory, read_end)
+        _await_ready(directory, read_end, begins)
     except OSError as error:
         raise StoreNotStarted(f"the server of the store {directory} could not be started: {error}") from error
     finally:
@@ -189,16 +194,24 @@ def _start(directory: Path) -> None:
             os.close(write_end)
 
 
-def _await_ready(directory: Path, fd: int) -> None:
+def _environment() -> dict[str, str]:
+    """What Python needs, in UTC: not the keys and passwords of the command that happened to start the server."""
+    kept = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+    return kept | {"TZ": "UTC"}
+
+
+def _await_ready(directory: Path, fd: int, log_begins: int) -> None:
     said = b""
-    while select.select([fd], [], [], SILENCE_S)[0]:
+    heard_more = select.poll()  # select() cannot take descriptors beyond 1023
+    heard_more.register(fd, select.POLLIN)
+    while heard_more.poll(SILENCE_S * 1000):
         heard = os.read(fd, 4096)
         said += heard
         if said.endswith((READY, OWNED)):
             return
         if not heard:
             raise StoreNotStarted(
-                f"the server of the store {directory} ended while starting: {last_line(directory / LOG)}\n"
+                f"the server of the store {directory} ended while starting: {_last_line(directory / LOG, log_begins)}\n"
                 f"more in {directory / LOG}"
             )
     doing = said.decode().split("\n")[-2:-1] or ["starting"]
@@ -207,9 +220,6 @@ def _await_ready(directory: Path, fd: int) -> None:
     )
 
 
-def last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").split("\n")
-    except OSError as error:
-        return str(error)
+def _last_line(path: Path, begins: int) -> str:
+    lines = path.read_bytes()[begins:].decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

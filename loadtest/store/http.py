@@ -205,12 +205,15 @@ class Interface:
             piece = next(pieces, None)
             return encode(piece) if piece else None
 
-        # two pieces in one go: most results have no second, and are answered whole, failures as a status
-        first, second = await self._in_thread(lambda: (next_piece(), next_piece()))
-        if second is None:
-            return Response(first or b"", headers=headers)
-        await _stream(first or b"", second, lambda: self._in_thread(next_piece), encode, headers, send)
-        return None
+        try:
+            # two pieces in one go: most results have no second, and are answered whole, failures as a status
+            first, second = await self._in_thread(lambda: (next_piece(), next_piece()))
+            if second is None:
+                return Response(first or b"", headers=headers)
+            await _stream(first or b"", second, lambda: self._in_thread(next_piece), encode, headers, send)
+            return None
+        finally:
+            pieces.close()
 
     def _pieces(
         self, call: Call, statement: str, tag: str, form: str, headers: dict[str, str]
@@ -230,7 +233,7 @@ class Interface:
     def _connected(self, call: Call) -> Iterator[Connection]:
         """A connection as the call wants it, its own or that of its session."""
         if call.reader:
-            access.reader_settings(call.settings)
+            access.check_reader_call(call.settings, call.uploads)
         in_session = "session_id" in call.params
         with self._session(call) if in_session else self._engine.connect(call.settings) as connection:
             connection.use(call.database)
@@ -308,10 +311,10 @@ async def _read_statement(call: Call, body: AsyncIterator[bytes]) -> str | Inser
         head = sql.insert_head(read.decode("latin-1"), complete=False)
     if head == "more":
         head = sql.insert_head(read.decode("latin-1"), complete=True)
-    if isinstance(head, sql.InsertHead):
-        statement = head.statement.encode("latin-1").decode()
-        return Insert(head._replace(statement=statement), read[head.data_start :])
     try:
+        if isinstance(head, sql.InsertHead):
+            statement = head.statement.encode("latin-1").decode()
+            return Insert(head._replace(statement=statement), read[head.data_start :])
         return (await _whole(body, read)).decode()
     except UnicodeDecodeError as error:
         raise failure(62, "SYNTAX_ERROR", f"the statement is not UTF-8: {error}") from None
