@@ -41,7 +41,7 @@ from loadtest.schedule import Schedule
 from loadtest.store import Address, Store, StoreError
 from loadtest.types import TOKEN_KINDS, Result
 
-STORE_EVERY_S = 0.25
+STORE_EVERY_S = 1.0  # an insert of one row costs the store what one of three hundred does
 RESTARTS = 3
 CLOSE_WITHIN_S = 10
 
@@ -350,7 +350,7 @@ class Host:
                 elif not data:
                     if last_round:
                         break
-                    time.sleep(STORE_EVERY_S)
+                    self._no_more_frames.wait(STORE_EVERY_S)
         if store:
             store.close()
         with self._lock:
