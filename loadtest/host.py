@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import msgspec
 from msgspec import Struct, field
@@ -42,6 +42,7 @@ from loadtest.store import Address, Store, StoreError
 from loadtest.types import TOKEN_KINDS, Result
 
 STORE_EVERY_S = 1.0  # an insert of one row costs the store what one of three hundred does
+READ_BYTES = 1 << 20
 RESTARTS = 3
 CLOSE_WITHIN_S = 10
 
@@ -102,6 +103,7 @@ class Host:
         self._close_by = float("inf")  # monotonic
         self._child: subprocess.Popen[bytes] | None = None
         self._cpu_before_s = _cpu_s()
+        self._store: Store | None = None  # the storer thread's
 
     # what the driver calls
 
@@ -333,54 +335,53 @@ class Host:
 
     def _store_what_comes(self) -> None:
         targets = spans.target_attributes(self.setup.plan)
-        store: Store | None = None
         unpacker, batch = Unpacker(), 0
         with self.frames_path.open("rb") as file:
             while True:
                 last_round = self._no_more_frames.is_set()
-                data = file.read(1 << 20)
+                data = file.read(READ_BYTES)
                 results = [r for r in map(decode_frame, unpacker.feed(data)) if isinstance(r, Result)]
                 if results:
                     self._note(results)
-                    store = store or self._connect()
-                    stored = store is not None and self._insert(store, results, targets, batch)
+                    stored = self._insert(
+                        spans.columns(results, targets), f"{self.setup.run}-{self.setup.shard}-{batch}"
+                    )
                     batch += 1
                     with self._lock:
                         self._status.stored += len(results) if stored else 0
-                elif not data:
-                    if last_round:
+                if len(data) < READ_BYTES:  # caught up
+                    if last_round and not data:
                         break
                     self._no_more_frames.wait(STORE_EVERY_S)
-        if store:
-            store.close()
+        if self._store:
+            self._store.close()
         with self._lock:
             if self._status.state != "failed":
                 self._status.state = "closed"
             self._status.finished = True
 
-    def _connect(self) -> Store | None:
-        try:
-            return Store.connect(self._address)
-        except StoreError as e:
-            with self._lock:
-                self._problem(f"worker {self.setup.shard}: {e}")
-            return None
+    def _insert(self, columns: dict[str, list[Any]], token: str) -> bool:
+        """Insert once, however often it takes: the token makes a repeated insert one. False when time was up.
 
-    def _insert(self, store: Store, results: list[Result], targets: dict[str, dict[str, str]], batch: int) -> bool:
-        """Insert once, however often it takes: the token makes a repeated insert one."""
-        columns = spans.columns(results, targets)
-        token = f"{self.setup.run}-{self.setup.shard}-{batch}"
+        Until the run closes there is no hurry: what is not stored yet is in the frame file, not in memory.
+        """
         wait_s = 0.1
         while True:
             try:
-                store.insert("otel_traces", columns, token=token)
+                self._store = self._store or Store.connect(self._address)
+                self._store.insert("otel_traces", columns, token=token)
                 return True
             except StoreError as e:
-                if time.monotonic() > self._close_by or wait_s > 60:
-                    with self._lock:
-                        self._problem(f"{len(results)} results of worker {self.setup.shard} were not stored: {e}")
+                rows = len(columns["TraceId"])
+                given_up = time.monotonic() > self._close_by
+                with self._lock:
+                    if given_up:
+                        self._problem(f"{rows} results of worker {self.setup.shard} were not stored: {e}")
+                    elif wait_s > 1:
+                        self._problem(f"results of worker {self.setup.shard} wait in {self.frames_path}: {e}")
+                if given_up:
                     return False
-                time.sleep(wait_s)
+                time.sleep(min(wait_s, 5))
                 wait_s *= 2
 
     def _note(self, results: list[Result]) -> None:
@@ -396,7 +397,8 @@ class Host:
         return self._directory / f"worker-{self.setup.shard}.log"
 
     def _problem(self, sentence: str) -> None:
-        self._status.problems.append(sentence)
+        if sentence not in self._status.problems:
+            self._status.problems.append(sentence)
 
     def _send(self, command: Setup | StartStage | Stop) -> None:
         if self._child and self._child.stdin and not self._child.stdin.closed:
