@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import FieldInfo, fields, replace
 
-from loadtest import dialects, rules, shape, yamltext
+from loadtest import dialects, rules, shape, tokens, yamltext
 from loadtest.arrivals import Closed, Pattern
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
@@ -36,7 +36,7 @@ _TOKENS = ("input_tokens", "output_tokens")
 def load(path: Path | str) -> Plan:
     """The plan in a file, checked together with the files that it names. Raises PlanError."""
     path = Path(path)
-    plan = parse(_read_text(path), path.parent)
+    plan = _with_tokenizers_beside(parse(_read_text(path), path.parent), path.parent)
     _raise_any(rules.file_problems(plan))
     return plan
 
@@ -159,6 +159,7 @@ def _with_absolute_paths(plan: Plan, base_dir: Path) -> Plan:
         kind, _, path = (reference or "").partition(":")
         return f"file:{absolute(path)}" if kind == "file" else reference
 
+    plan = tokens.relocated(plan, {name: str(absolute(name)) for name in tokens.named_by(plan) if tokens.is_path(name)})
     prompts = plan.prompts
     return replace(
         plan,
@@ -166,6 +167,18 @@ def _with_absolute_paths(plan: Plan, base_dir: Path) -> Plan:
         prompts=replace(prompts, path=absolute(prompts.path)) if isinstance(prompts, Dataset) else prompts,
         fleet=replace(plan.fleet, listeners=absolute(plan.fleet.listeners)),
         store=plan.store if "://" in (plan.store or "") else absolute(plan.store),
+    )
+
+
+def _with_tokenizers_beside(plan: Plan, base_dir: Path) -> Plan:
+    """What looks like a name on the hub is a path where there is such a thing beside the plan."""
+    return tokens.relocated(
+        plan,
+        {
+            name: os.path.abspath(base_dir / name)
+            for name in tokens.named_by(plan)
+            if not tokens.is_path(name) and (base_dir / name).exists()
+        },
     )
 
 

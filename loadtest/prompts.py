@@ -3,16 +3,18 @@
 Everything is drawn from hashes (BLAKE2b for lengths, SHAKE-128 for words) and not from `random`, so that the same plan
 means the same bytes under every Python, on every worker, in any order. Lengths depend on the seed only: two runs with
 different nonces ask for the same work in other words, and a prefix cache filled by one does not help the other.
+
+With a tokenizer, words of exactly one token are drawn, so that a length is right without a look at the text; where a
+tokenizer has too few of them, the text is cut to its length.
 """
 
 import os
 import weakref
 from array import array
-from collections.abc import Callable
 from hashlib import blake2b, shake_128
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
@@ -38,12 +40,27 @@ of GPT-2, Llama 3, Mistral 7B and OpenLLaMA; so n of them joined by spaces are t
 counts is in its `usage`: a chat template adds its own tokens on top."""
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+SALT_TOKENS = 8  # of at least 64 words each: 48 bits and more
+LEAST_WORDS = 64
+SAMPLE_WORDS = 4096
+CUT_ATTEMPTS = 16
 
 TokenCount = Annotated[float, Meta(ge=1, le=10_000_000)]
 TokenSpread = Annotated[float, Meta(ge=0, le=10_000_000)]
 
-Source = Callable[[str, int], "Prompt"]
-"""(name of the stage, seq) -> the prompt."""
+
+class Counter(Protocol):
+    """What is asked of a tokenizer (tokens.py)."""
+
+    def count(self, text: str) -> int: ...
+
+    def ends(self, text: str) -> list[int]: ...
+
+
+class Source(Protocol):
+    """The prompt of a stage's request. The target's name matters only where `cache: defeat` salts each request."""
+
+    def __call__(self, stage: str, seq: int, target: str = "") -> "Prompt": ...
 
 
 class Prompt(Struct, frozen=True):
@@ -70,16 +87,33 @@ class Tokens(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return max(round(normal.inv_cdf(cut_off + share * (1 - cut_off))), 1)
 
 
+class SharedPrefix(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All prompts of a run begin alike: what a prefix cache is for."""
+
+    shared_prefix_tokens: Annotated[int, Meta(ge=1, le=10_000_000)]
+
+
+Cache = Literal["defeat"] | SharedPrefix
+
+
 class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="synthetic"):
-    """Common English words in random order: `input_tokens` of them."""
+    """Common English words in random order: `input_tokens` of them, what `cache` puts at their start included."""
 
     input_tokens: Tokens
     output_tokens: Tokens | None = None
+    cache: Cache | None = None
 
-    def open(self, seed: int, nonce: str) -> Source:
-        def prompt(stage: str, seq: int) -> Prompt:
+    def open(self, seed: int, nonce: str, tokenizer: Counter | None = None) -> Source:
+        writer = Writer(tokenizer)
+        begin = Beginning(self.cache, writer, seed, nonce)
+
+        def prompt(stage: str, seq: int, target: str = "") -> Prompt:
             input_share, output_share = _shares(seed, stage, seq)
-            text = _text(f"{seed}\0{nonce}\0{stage}\0{seq}", self.input_tokens.at(input_share))
+            length = self.input_tokens.at(input_share)
+            if isinstance(self.cache, SharedPrefix):
+                length = max(length, self.cache.shared_prefix_tokens + 1)  # or it were no prompt of its own
+            begun = begin(stage, seq, target, length)
+            text = writer.text(f"{seed}\0{nonce}\0{stage}\0{seq}", length, begun)
             max_tokens = self.output_tokens.at(output_share) if self.output_tokens else None
             return Prompt(f"{stage}:{seq}", [{"role": "user", "content": text}], max_tokens)
 
@@ -89,22 +123,26 @@ class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, t
 class Dataset(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="dataset"):
     """A JSONL file, one prompt a line, in the order of the file and from its start again after its end.
 
-    A line's own `max_tokens` wins over `output_tokens`. The nonce does not touch the user's own words.
+    A line's own `max_tokens` wins over `output_tokens`. The nonce does not touch the user's own words; what `cache`
+    asks for stands before them.
     """
 
     path: str
     output_tokens: Tokens | None = None
+    cache: Cache | None = None
 
-    def open(self, seed: int, _nonce: str) -> Source:
+    def open(self, seed: int, nonce: str, tokenizer: Counter | None = None) -> Source:
         lines = Lines(Path(self.path))
+        begin = Beginning(self.cache, Writer(tokenizer), seed, nonce)
 
-        def prompt(stage: str, seq: int) -> Prompt:
+        def prompt(stage: str, seq: int, target: str = "") -> Prompt:
             number = seq % len(lines)
             line = lines[number]
             max_tokens = line.max_tokens
             if max_tokens is None and self.output_tokens:
                 max_tokens = self.output_tokens.at(_shares(seed, stage, seq)[1])
-            return Prompt(f"{lines.path.name}:{number + 1}", line.chat(), max_tokens)
+            messages = _begun_with(begin(stage, seq, target, SALT_TOKENS).text, line.chat())
+            return Prompt(f"{lines.path.name}:{number + 1}", messages, max_tokens)
 
         return prompt
 
@@ -190,5 +228,97 @@ def _shares(seed: int, stage: str, seq: int) -> tuple[float, float]:
     return (int.from_bytes(digest[:4]) + 0.5) / 2**32, (int.from_bytes(digest[4:]) + 0.5) / 2**32
 
 
-def _text(identity: str, words: int) -> str:
-    return " ".join(map(WORDS.__getitem__, shake_128(identity.encode()).digest(words)))
+class Begun(Struct, frozen=True):
+    """The start of a prompt."""
+
+    text: str = ""
+    tokens: int = 0
+
+
+class Writer:
+    """Writes random words of so many tokens; without a tokenizer a word is taken for a token."""
+
+    def __init__(self, tokenizer: Counter | None = None) -> None:
+        words = list(WORDS) if tokenizer is None else words_of_one_token(tokenizer)
+        self._tokenizer = None if words else tokenizer  # where words are of one token each, nothing has to be counted
+        self._words = [(words or WORDS)[i % len(words or WORDS)] for i in range(256)]
+
+    def text(self, identity: str, tokens: int, begun: Begun = Begun()) -> str:  # noqa: B008 frozen
+        """A text of `tokens` tokens that begins with what is begun, if that is not long enough already."""
+        if self._tokenizer is not None:
+            return self._cut(self._tokenizer, identity, tokens, begun)
+        rest = self._draw(identity, tokens - begun.tokens) if tokens > begun.tokens else ""
+        return f"{begun.text} {rest}" if begun.text and rest else begun.text or rest
+
+    def _draw(self, identity: str, words: int) -> str:
+        return " ".join(map(self._words.__getitem__, shake_128(identity.encode()).digest(words)))
+
+    def _cut(self, tokenizer: Counter, identity: str, tokens: int, begun: Begun) -> str:
+        """Enough words, cut after the token that makes it so many.
+
+        A text cut there need not have that many tokens of its own, so a few places around it are tried; the nearest
+        count is taken where none is right.
+        """
+        words = tokens
+        while True:
+            text = " ".join(filter(None, (begun.text, self._draw(identity, words))))
+            ends = tokenizer.ends(text)
+            if len(ends) >= tokens or words >= tokens * 64:
+                break
+            words *= 2
+        at = max(ends[min(tokens, len(ends)) - 1], len(begun.text)) if ends else len(text)
+        nearest = text
+        smallest = abs(len(ends) - tokens)
+        for step in range(2 * CUT_ATTEMPTS):
+            cut = at + (step + 1) // 2 * (-1 if step % 2 else 1)
+            if not len(begun.text) <= cut <= len(text):
+                continue
+            difference = abs(tokenizer.count(text[:cut]) - tokens)
+            if difference < smallest:
+                nearest, smallest = text[:cut], difference
+            if not smallest:
+                break
+        return nearest
+
+
+class Beginning:
+    """What `cache` puts at the start of prompts."""
+
+    def __init__(self, cache: Cache | None, writer: Writer, seed: int, nonce: str) -> None:
+        self._identity = f"{seed}\0{nonce}"
+        self._writer = writer
+        self._salted = cache == "defeat"
+        self._same = Begun()
+        if isinstance(cache, SharedPrefix):
+            tokens = cache.shared_prefix_tokens
+            self._same = Begun(writer.text(f"{self._identity}\0prefix", tokens), tokens)
+
+    def __call__(self, stage: str, seq: int, target: str, length: int) -> Begun:
+        """The start of a prompt of `length` tokens, which a salt never exceeds."""
+        if not self._salted:
+            return self._same
+        identity = f"{self._identity}\0salt\0{stage}\0{seq}\0{target}"
+        tokens = min(SALT_TOKENS, length)
+        return Begun(self._writer.text(identity, tokens), tokens)
+
+
+def words_of_one_token(tokenizer: Counter) -> list[str]:
+    """Those of WORDS that are one token each, wherever they stand; none if they are few or do not simply add up."""
+    words = [word for word in WORDS if tokenizer.count(word) == 1 and tokenizer.count(f"{word} {word}") == 2]
+    if len(words) < LEAST_WORDS:
+        return []
+    draws = shake_128(b"sample").digest(2 * SAMPLE_WORDS)
+    numbers = (int.from_bytes(draws[i : i + 2]) for i in range(0, len(draws), 2))
+    sample = " ".join(words[number % len(words)] for number in numbers)
+    return words if tokenizer.count(sample) == SAMPLE_WORDS else []
+
+
+def _begun_with(text: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with a text before the first one's own."""
+    if not text:
+        return messages
+    first, *others = messages
+    content = first.get("content")
+    if isinstance(content, list):
+        return [{**first, "content": [{"type": "text", "text": f"{text}\n\n"}, *content]}, *others]
+    return [{**first, "content": f"{text}\n\n{content or ''}"}, *others]

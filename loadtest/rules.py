@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from loadtest import dialects
+from loadtest import dialects, tokens
 from loadtest.arrivals import Closed, Ramp
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
-from loadtest.prompts import Dataset, Lines
+from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
 from loadtest.stats import parse_stat
 from loadtest.types import Plan, Slo, Stage, Target, Timeouts
 from loadtest.verdict import RULES
@@ -33,6 +33,7 @@ def problems(plan: Plan) -> Iterator[str]:
     yield from _repeated_names("stages", [stage.name for stage in plan.stages])
     for i, target in enumerate(plan.targets):
         yield from (f"targets[{i}].{problem}" for problem in _target(target, plan.fleet.workers))
+    yield from _prompts(plan.prompts)
     for i, stage in enumerate(plan.stages):
         yield from (f"stages[{i}].{problem}" for problem in _stage(stage))
     if all(stage.warmup for stage in plan.stages):
@@ -52,7 +53,9 @@ def file_problems(plan: Plan) -> Iterator[str]:
             Lines(Path(plan.prompts.path))
         except PlanError as e:
             yield f"prompts.path: {e}"
+    yield from _tokenizer(plan.tokenizer, "tokenizer")
     for i, target in enumerate(plan.targets):
+        yield from _tokenizer(target.tokenizer, f"targets[{i}].tokenizer")
         if target.ca_file is not None:
             try:
                 ssl.create_default_context(cafile=target.ca_file)
@@ -66,6 +69,14 @@ def file_problems(plan: Plan) -> Iterator[str]:
             yield f"fleet.listeners is {plan.fleet.listeners!r}, which cannot be read: {e.strerror}"
         except (SyntaxError, ValueError) as e:
             yield f"fleet.listeners is {plan.fleet.listeners!r}, which is not Python: {e}"
+
+
+def _tokenizer(reference: str | None, path: str) -> Iterator[str]:
+    if reference is not None:
+        try:
+            tokens.Tokenizer(tokens.file_of(reference))
+        except ValueError as e:
+            yield f"{path} is {reference!r}: {e}"
 
 
 def _repeated_names(path: str, names: Sequence[str]) -> Iterator[str]:
@@ -84,9 +95,19 @@ def _target(target: Target, workers: int) -> Iterator[str]:
     for key, default in (("method", "POST"), ("expect_status", 200)):
         if getattr(target, key) != default and target.dialect != "http":
             yield f"{key} is {getattr(target, key)!r}; leave it out, only the dialect http has it"
+    yield from _streamed_only(target)
     yield from _timeouts(target.timeouts)
     if target.max_in_flight is not None and target.max_in_flight < workers:
         yield f"max_in_flight is {target.max_in_flight}; it must be at least fleet.workers ({workers}), which share it"
+
+
+def _streamed_only(target: Target) -> Iterator[str]:
+    if target.dialect not in dialects.names():
+        return
+    if target.continuous_usage and not dialects.load(target.dialect).streams(target):
+        yield "continuous_usage is true; leave it out, only a streamed answer has chunks"
+    if target.tokenizer is not None and target.dialect == "http":
+        yield f"tokenizer is {target.tokenizer!r}; leave it out, the dialect http does not look into answers"
 
 
 def _url_secrets(url: str) -> Iterator[str]:
@@ -134,6 +155,14 @@ def _timeouts(timeouts: Timeouts) -> Iterator[str]:
         value = getattr(timeouts, key)
         if value > timeouts.total_s and value != getattr(Timeouts(), key):
             yield f"timeouts.total_s is {timeouts.total_s:g}; it must be at least {key} ({value:g})"
+
+
+def _prompts(prompts: Synthetic | Dataset) -> Iterator[str]:
+    if isinstance(prompts, Synthetic) and isinstance(prompts.cache, SharedPrefix):
+        shared, mean = prompts.cache.shared_prefix_tokens, prompts.input_tokens.mean
+        if shared >= mean:
+            place = "prompts.cache.shared_prefix_tokens"
+            yield f"{place} is {shared}; it must be below input_tokens ({mean:g}), which it is a part of"
 
 
 def _stage(stage: Stage) -> Iterator[str]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import count, islice
 
+from loadtest import tokens
 from loadtest.arrivals import Closed, nanoseconds
 from loadtest.prompts import Prompt, Source
 from loadtest.types import Plan, Stage
@@ -29,11 +30,19 @@ class Schedule:
 
     @cached_property
     def source(self) -> Source:
-        """The prompts. Opening a dataset reads it once: whoever sends asks for this before it says that it is ready."""
-        return self.plan.prompts.open(self.plan.seed, self.plan.nonce)
+        """The prompts. Opening a dataset or a tokenizer takes time: whoever sends asks for this before it says that
+        it is ready."""
+        tokenizer = tokens.opened(self.plan.tokenizer) if self.plan.tokenizer else None
+        return self.plan.prompts.open(self.plan.seed, self.plan.nonce, tokenizer)
 
-    def prompt(self, stage: int, seq: int) -> Prompt:
-        return self.source(self.plan.stages[stage].name, seq)
+    def prompt(self, stage: int, seq: int, target: int = 0) -> Prompt:
+        return self.source(self.plan.stages[stage].name, seq, self.plan.targets[target].name)
+
+    def prompts(self, stage: int, seq: int) -> list[Prompt]:
+        """The prompt for each target: one and the same, but for the salt that `cache: defeat` gives each request."""
+        if self.plan.prompts.cache != "defeat":
+            return [self.prompt(stage, seq)] * len(self.plan.targets)
+        return [self.prompt(stage, seq, target) for target in range(len(self.plan.targets))]
 
     def open(self, stage: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
         """(seq, due in nanoseconds from the stage's start, targets in their order) of this shard, in time order."""

@@ -65,10 +65,16 @@ class Shape:
                 yield f"{path or 'the plan'} is {_quoted(data, shown)}; {must}"
 
     def _union(self, data: object, kind: inspect.UnionType, path: str, *, shown: bool) -> Iterator[str]:
-        """`X | None`, or structs told apart by their tag."""
+        """`X | None`, structs told apart by their tag, or words beside a struct."""
         if data is None and kind.includes_none:
             return
         kinds = [k for k in kind.types if not isinstance(k, inspect.NoneType)]
+        if len(kinds) == 2 and isinstance(kinds[0], inspect.LiteralType) and data not in kinds[0].values:
+            if isinstance(data, dict):
+                yield from self._value(data, kinds[1], path, shown=shown)
+            else:
+                yield f"{path} is {_quoted(data, shown)}; it must be {described(kind)}{_advice(data, kinds[0])}"
+            return
         tagged = {str(k.tag): k for k in kinds if isinstance(k, inspect.StructType) and k.tag is not None}
         if not tagged:
             yield from self._value(data, kinds[0], path, shown=shown)
@@ -142,7 +148,10 @@ def described(kind: inspect.Type) -> str:
             words = (kind.extra_json_schema or {}).get("description")
             return str(words) if words and isinstance(kind.type, inspect.StrType) else described(kind.type)
         case inspect.UnionType():
-            return described(next(k for k in kind.types if not isinstance(k, inspect.NoneType)))
+            kinds = [k for k in kind.types if not isinstance(k, inspect.NoneType)]
+            if len(kinds) == 2 and isinstance(kinds[0], inspect.LiteralType):
+                return f"{', '.join(map(str, kinds[0].values))}, or {described(kinds[1])}"
+            return described(kinds[0])
         case inspect.FloatType() | inspect.IntType():
             name = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
             lower = _lower_bound(kind)

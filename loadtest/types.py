@@ -36,6 +36,14 @@ KeyReference = Annotated[
         description="env:NAME or file:PATH, where the key is to be found, never the key itself",
     ),
 ]
+TokenizerReference = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=1024,
+        description="the path of a tokenizer.json or of its directory, or a name on the Hugging Face hub",
+    ),
+]
 
 
 class PlanStruct(Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +82,8 @@ class Target(PlanStruct, frozen=True, kw_only=True):
     )
     expect_status: Annotated[int, Meta(ge=200, le=599)] = 200
     stream: bool = True
+    continuous_usage: bool = False  # ask for the usage so far in every chunk (vLLM, SGLang), for tokens per chunk
+    tokenizer: TokenizerReference | None = None  # as the plan's, for what this target's server does not count
     ca_file: Text | None = None  # certificates to trust besides the system's
     timeouts: Timeouts = Timeouts()
     max_in_flight: Count | None = None  # a cap over all workers: what exceeds it is `missed`, not late
@@ -124,9 +134,10 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
         str,
         Meta(pattern="^[A-Za-z0-9._-]{0,64}$", description="up to 64 letters, digits, dots, dashes and underscores"),
     ] = ""  # empty: a fresh one for each run
+    tokenizer: TokenizerReference | None = None  # tokens.py: a path or a name on the Hugging Face hub
     slos: list[Slo] = []
     goodput: dict[str, float] = {}  # metric -> limit, for one request
-    validity: dict[str, float] = {}  # rule of verdict.RULES -> limit in place of its default
+    validity: dict[str, float] = {}  # rule of validity.RULES -> limit in place of its default
     fleet: Fleet = Fleet()
     store: Text | None = None
     trace: Literal["off", "unsampled", "sampled"] = "unsampled"
@@ -219,7 +230,7 @@ class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
-    token_source: Literal["usage", "usage_matched", "tokenizer", "unknown"] = "unknown"
+    token_source: Literal["usage", "usage_matched", "tokenizer", "unknown"] = "unknown"  # of output_tokens
     # evidence
     request_id: str = ""  # the provider's
     response_id: str = ""
