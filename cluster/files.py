@@ -5,13 +5,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from loadtest import tokens
 from loadtest.prompts import Dataset
 from loadtest.types import Plan
 
 
 def named_by(plan: Plan) -> list[str]:
-    """Paths of the dataset, the listeners and the certificates, each once."""
-    paths = [plan.fleet.listeners, *(target.ca_file for target in plan.targets)]
+    """Paths of the dataset, the listeners, the certificates and the tokenizers, each once."""
+    paths = [plan.fleet.listeners, *(target.ca_file for target in plan.targets), *tokens.named_by(plan)]
     if isinstance(plan.prompts, Dataset):
         paths.append(plan.prompts.path)
     return sorted({path for path in paths if path})
@@ -31,6 +32,7 @@ def relocated(plan: Plan, moved: Mapping[str, str]) -> Plan:
     def at(path: str | None) -> str | None:
         return None if path is None else moved.get(path, path)
 
+    plan = tokens.relocated(plan, moved)
     prompts = plan.prompts
     if isinstance(prompts, Dataset):
         prompts = replace(prompts, path=moved.get(prompts.path, prompts.path))

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, live
+from loadtest import __version__, live, tokens
 from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.errors import RunFailed
@@ -76,7 +76,8 @@ def _drive(
     view: live.View,
 ) -> Snapshot:
     shards = plan.fleet.workers
-    setups = [Setup(run_id, plan, keys, shard, shards) for shard in range(shards)]
+    located = tokens.located(plan)
+    setups = [Setup(run_id, located, keys, shard, shards) for shard in range(shards)]
     with view:
         view.say("starting the workers")
         fleet = make_fleet(setups, store.address, directory)

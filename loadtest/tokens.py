@@ -108,16 +108,13 @@ def located(plan: Plan) -> Plan:
 @cache
 def _from_hub(name: str) -> Path:
     """From the cache on this machine, else over the network."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # a load test tells nobody
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     try:
-        return Path(hf_hub_download(name, FILE_NAME, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        return Path(hf_hub_download(name, FILE_NAME))
-    except (HfHubHTTPError, OSError, ValueError) as e:
+        cached = try_to_load_from_cache(name, FILE_NAME)
+        return Path(cached if isinstance(cached, str) else hf_hub_download(name, FILE_NAME))
+    except (OSError, ValueError) as e:
         raise ValueError(f"it could not be had from the Hugging Face hub: {_reason(e)}; {_ADVICE}") from None
 
 

@@ -137,11 +137,11 @@ class StageRun:
             last_due_ns = due_ns = self.start_ns + offset_ns
             if self.resume and self._skip(self.resume, seq, due_ns):
                 continue
-            prompt = schedule.prompt(self.index, seq)
+            prompts = schedule.prompts(self.index, seq)
             if not self.alarm.sleep_until(due_ns):
                 break
             for target in order:
-                self._take_open(seq, target, due_ns, prompt)
+                self._take_open(seq, target, due_ns, prompts[target])
         if self.spec.duration_s is None or (self.spec.requests is not None and next_seq >= self.spec.requests):
             return last_due_ns
         end_ns = self.start_ns + nanoseconds(self.spec.duration_s)

@@ -7,16 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
+import made_tokenizers as made
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.inspect import Field
 
-from loadtest import dialects, plan, shape, yamltext
+from loadtest import dialects, plan, shape, tokens, yamltext
 from loadtest.arrivals import Closed, Constant, Gamma, Poisson, Ramp
 from loadtest.errors import PlanError
-from loadtest.prompts import Dataset, Synthetic, Tokens
+from loadtest.prompts import Dataset, SharedPrefix, Synthetic, Tokens
 from loadtest.types import Fleet, Plan, Price, Slo, Stage, Target, Timeouts
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,22 @@ trace: off
     assert "&" not in plan.dump(read)
 
 
+def test_tokenizers_are_paths_or_names_on_the_hub(tmp_path: Path) -> None:
+    text = SMALL.replace("model: m", "tokenizer: ../other/tokenizer.json") + "tokenizer: ./mine"
+    read = plan.parse(text, "/srv/plans")
+    assert (read.tokenizer, read.targets[0].tokenizer) == ("/srv/plans/mine", "/srv/other/tokenizer.json")
+    assert plan.parse(plan.dump(read), "/elsewhere") == read
+    assert plan.parse(SMALL + "tokenizer: meta-llama/Llama-3.1-8B", "/srv").tokenizer == "meta-llama/Llama-3.1-8B"
+    (tmp_path / "models/tiny").mkdir(parents=True)
+    saved = made.save(made.byte_level(257), tmp_path / "models/tiny")
+    path = tmp_path / "plan.yaml"
+    for written in ("models/tiny", "./models/tiny", "models/tiny/tokenizer.json", saved):
+        path.write_text(SMALL + f"tokenizer: {written}")
+        loaded = plan.load(path)
+        assert loaded.tokenizer in (str(saved), str(saved.parent)), "what is there is no name on the hub"
+        assert tokens.located(loaded).tokenizer == str(saved)
+
+
 # What is refused: files
 
 
@@ -135,12 +152,21 @@ def test_the_files_that_a_plan_names_are_checked_together(tmp_path: Path) -> Non
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n{"promt": "b"}\n')
     (tmp_path / "ca.pem").write_text("no certificate")
     (tmp_path / "hear.py").write_text("def broken(:\n")
+    (tmp_path / "tokenizer.json").write_text("{}")
     path = tmp_path / "plan.yaml"
     text = SMALL.replace("{kind: synthetic, input_tokens: 100}", "{kind: dataset, path: prompts.jsonl}")
-    path.write_text(text.replace("model: m", "ca_file: ca.pem") + "fleet: {listeners: hear.py}")
+    text = text.replace("model: m", "ca_file: ca.pem, tokenizer: ./none")
+    path.write_text(text + "fleet: {listeners: hear.py}\ntokenizer: tokenizer.json")
     with pytest.raises(PlanError) as error:
         plan.load(path)
-    first, second, third = str(error.value).split("\n")
+    first, model, no_model, second, third = str(error.value).split("\n")
+    assert model.startswith(
+        f"tokenizer is '{tmp_path}/tokenizer.json': {tmp_path}/tokenizer.json is not a tokenizer that can be read: "
+    )
+    assert no_model == (
+        f"targets[0].tokenizer is '{tmp_path}/none': {tmp_path}/none does not exist; "
+        "give the path of a tokenizer.json, or of the directory that holds it"
+    )
     assert first.startswith(
         f"prompts.path: {tmp_path}/prompts.jsonl line 2: needs either `prompt` or `messages`; it must"
     )
@@ -148,11 +174,12 @@ def test_the_files_that_a_plan_names_are_checked_together(tmp_path: Path) -> Non
         f"targets[0].ca_file is '{tmp_path}/ca.pem', which cannot be used: it holds no certificate in PEM form"
     )
     assert third.startswith(f"fleet.listeners is '{tmp_path}/hear.py', which is not Python: ")
-    for name in ("prompts.jsonl", "ca.pem", "hear.py"):
+    for name in ("prompts.jsonl", "ca.pem", "hear.py", "tokenizer.json"):
         (tmp_path / name).unlink()
     with pytest.raises(PlanError) as error:
         plan.load(path)
-    assert [line.count("No such file") for line in str(error.value).split("\n")] == [1, 1, 1]
+    missing = [line.count("No such file") + line.count("does not exist") for line in str(error.value).split("\n")]
+    assert missing == [1, 1, 1, 1, 1]
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
@@ -216,6 +243,26 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         ("input_tokens: 100", "input_tokens: {stdev: 5}", "prompts.input_tokens.mean is missing; it must be a number"),
         ("input_tokens: 100", "input_tokens: {mean: 5, stdev: -1}", "prompts.input_tokens.stdev is -1; it must be at"),
         ("input_tokens: 100", "input_tokens: many", "prompts.input_tokens is 'many'; it must be a mapping with mean"),
+        (
+            "input_tokens: 100",
+            "input_tokens: 100, cache: defeet",
+            "prompts.cache is 'defeet'; it must be defeat, or a mapping with shared_prefix_tokens; did you mean defeat?",
+        ),
+        (
+            "input_tokens: 100",
+            "input_tokens: 9, cache: {shared: 1}",
+            "prompts.cache.shared is unknown; the keys here are",
+        ),
+        (
+            "input_tokens: 100",
+            "input_tokens: 9, cache: {shared_prefix_tokens: 0}",
+            "prompts.cache.shared_prefix_tokens is 0; it must be at least 1",
+        ),
+        (
+            "model: m",
+            "tokenizer: ''",
+            "targets[0].tokenizer is empty; it must be the path of a tokenizer.json or of its directory, or a name on",
+        ),
         ("model: m", "model: 1.5", "targets[0].model is 1.5; it must be text: put it in quotes"),
         ("model: m", 'model: "a\\nb"', "targets[0].model has a line break or another character that does not print"),
         ("model: m", "headers: [a]", "targets[0].headers is a list; it must be a mapping"),
@@ -380,7 +427,9 @@ words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs
 )
 seconds = st.floats(0.001, 1000)
 rates = st.floats(0.001, 10_000) | st.integers(1, 10_000).map(float)
-tokens = st.builds(Tokens, mean=st.floats(1, 5000) | st.just(550.0), stdev=st.floats(0, 500))
+token_counts = st.builds(Tokens, mean=st.floats(1, 5000) | st.just(550.0), stdev=st.floats(0, 500))
+caches = st.sampled_from([None, "defeat", SharedPrefix(shared_prefix_tokens=9)])
+tokenizers = st.sampled_from([None, "gpt2", "some/model", "/models/tokenizer.json"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
@@ -417,6 +466,7 @@ targets = st.builds(
     key=st.sampled_from([None, "env:KEY_1", "file:/run/secrets/key"]),
     headers=st.dictionaries(st.sampled_from(["x-a", "x-b"]), st.sampled_from(["1", "on", "2026-01-01", "a: b", "é"])),
     body=st.dictionaries(words.filter(lambda word: not word.startswith("stream")), json_values, max_size=3),
+    tokenizer=tokenizers,
     stream=st.booleans(),
     timeouts=st.builds(Timeouts, connect_s=seconds, total_s=st.floats(601, 1000)),
     max_in_flight=st.none() | st.integers(100, 10**9),
@@ -427,12 +477,21 @@ plans = st.builds(
     Plan,
     name=names,
     targets=st.lists(targets, min_size=1, max_size=3, unique_by=lambda target: target.name.lower()),
-    prompts=st.builds(Synthetic, input_tokens=tokens, output_tokens=st.none() | tokens)
+    prompts=st.builds(
+        Synthetic,
+        input_tokens=st.builds(Tokens, mean=st.floats(10, 5000)),
+        output_tokens=st.none() | token_counts,
+        cache=caches,
+    )
     | st.builds(
-        Dataset, path=words.map(lambda word: f"/data/x{word.replace('/', '')}"), output_tokens=st.none() | tokens
+        Dataset,
+        path=words.map(lambda word: f"/data/x{word.replace('/', '')}"),
+        output_tokens=st.none() | token_counts,
+        cache=caches,
     ),
     stages=st.lists(stages, min_size=1, max_size=3, unique_by=lambda stage: stage.name.lower()),
     seed=st.integers(0, 2**63 - 1),
+    tokenizer=tokenizers,
     nonce=st.from_regex(r"[A-Za-z0-9._-]{0,20}", fullmatch=True),
     slos=st.lists(
         st.builds(Slo, metric=st.just("e2e_ms"), stat=st.sampled_from(["p50", "p99.9", "mean"]), limit=st.floats(0, 9)),

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import NormalDist, fmean, pstdev
 from time import perf_counter
 
+import made_tokenizers as made
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from loadtest import prompts
 from loadtest.errors import PlanError
-from loadtest.prompts import WORDS, Dataset, Lines, Prompt, Synthetic, Tokens
+from loadtest.prompts import WORDS, Cache, Dataset, Lines, Prompt, SharedPrefix, Synthetic, Tokens
+from loadtest.tokens import Tokenizer
 
 SMALL = Synthetic(input_tokens=Tokens(mean=8, stdev=3), output_tokens=Tokens(mean=150, stdev=20))
 
@@ -114,6 +116,145 @@ def test_a_prompt_of_550_words_is_made_in_less_than_100_us() -> None:
             source("s", seq)
         rounds.append((perf_counter() - start) / 20)
     assert min(rounds) < 100e-6
+
+
+# Exact lengths with a tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    directory = tmp_path_factory.mktemp("tokenizers")
+    return {kind: Tokenizer(made.save(make(), directory)) for kind, make in made.KINDS.items()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(made.KINDS)),
+    mean=st.integers(1, 700),
+    spread=st.floats(0, 1),
+    cache=st.none() | st.just("defeat") | st.integers(1, 300),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_prompts_are_as_long_as_asked_for_whatever_the_nonce(
+    tokenizers: dict[str, Tokenizer], kind: str, mean: int, spread: float, cache: str | int | None, seed: int
+) -> None:
+    tokenizer = tokenizers[kind]
+    asked: Cache | None = SharedPrefix(shared_prefix_tokens=cache) if isinstance(cache, int) else cache  # type: ignore[assignment]
+    lengths = Tokens(mean=mean, stdev=mean * spread)
+    with_cache = Synthetic(input_tokens=lengths, cache=asked)
+    plain = Synthetic(input_tokens=lengths).open(seed, "n")
+    for seq in range(3):
+        requested = len(text_of(plain("s", seq)).split())  # without a tokenizer a word is taken for a token
+        if isinstance(cache, int):
+            requested = max(requested, cache + 1)
+        for nonce in ("one", "other"):
+            count = tokenizer.count(text_of(with_cache.open(seed, nonce, tokenizer)("s", seq, "t")))
+            # a tokenizer that puts a space before every text and knows few words may have no text of one token
+            assert count == requested or (requested == 1 and count == 2), kind
+
+
+def test_where_words_are_tokens_only_those_are_drawn_and_nothing_is_counted(tokenizers: dict[str, Tokenizer]) -> None:
+    known = prompts.words_of_one_token(tokenizers["byte-level, each word a token"])
+    assert 64 <= len(known) < 256  # the rest of the vocabulary went to words with a space before them
+
+    class Counted:
+        calls = 0
+
+        def count(self, text: str) -> int:
+            self.calls += 1
+            return len([word for word in text.split(" ") if word in known]) + 2 * text.count("about")
+
+        def ends(self, text: str) -> list[int]:
+            raise AssertionError(text)
+
+    counted = Counted()
+    source = Synthetic(input_tokens=Tokens(mean=50), cache="defeat").open(7, "n", counted)
+    before = counted.calls
+    words = " ".join(text_of(source("s", seq)) for seq in range(100)).split()
+    assert len(words) == 5000
+    assert set(words) <= set(known) - {"about"}
+    assert counted.calls == before
+
+
+def test_words_that_melt_together_are_not_relied_upon() -> None:
+    class Melting:
+        """One token for each word, but "the" and what follows it are one."""
+
+        def count(self, text: str) -> int:
+            words = text.split(" ")
+            return len(words) - sum(word == "the" and i < len(words) - 1 for i, word in enumerate(words))
+
+        def ends(self, text: str) -> list[int]:
+            raise AssertionError(text)
+
+    assert "the" not in prompts.words_of_one_token(Melting())
+
+    class MeltingPairs(Melting):
+        def count(self, text: str) -> int:
+            return len(text.split(" ")) - text.count("a the")
+
+    assert prompts.words_of_one_token(MeltingPairs()) == []
+
+
+# Prefix caches
+
+
+def starts(source: prompts.Source, tokens: int, count: int = 50, target: str = "t") -> list[str]:
+    return [" ".join(text_of(source("s", seq, target)).split()[:tokens]) for seq in range(count)]
+
+
+def test_defeat_gives_each_request_a_start_of_its_own() -> None:
+    source = Synthetic(input_tokens=Tokens(mean=20), cache="defeat").open(7, "n")
+    both = starts(source, 8) + starts(source, 8, target="other")
+    assert len(set(both)) == 100
+    assert len({text.split()[0] for text in both}) > 60, "the very first word differs too"
+    a, b = text_of(source("s", 0, "t")).split(), text_of(source("s", 0, "other")).split()
+    assert a[8:] == b[8:], "what follows the salt is the same for every target"
+    assert len(a) == len(b) == 20
+    assert starts(Synthetic(input_tokens=Tokens(mean=20), cache="defeat").open(7, "n"), 8) == starts(source, 8)
+    assert not set(starts(Synthetic(input_tokens=Tokens(mean=20), cache="defeat").open(7, "m"), 8)) & set(both)
+
+
+def test_a_salt_is_never_longer_than_its_prompt() -> None:
+    for length in (1, 7, 8, 9):
+        source = Synthetic(input_tokens=Tokens(mean=length), cache="defeat").open(7, "n")
+        assert len(text_of(source("s", 0, "t")).split()) == length
+
+
+def test_a_shared_prefix_is_the_same_in_a_run_and_what_follows_is_not() -> None:
+    synthetic = Synthetic(input_tokens=Tokens(mean=20), cache=SharedPrefix(shared_prefix_tokens=12))
+    source = synthetic.open(7, "n")
+    assert len(set(starts(source, 12))) == 1
+    assert len(set(starts(source, 13))) > 30
+    assert starts(source, 20) == starts(source, 20, target="other")
+    assert source("a", 0).messages[0]["content"].split()[:12] == source("b", 9).messages[0]["content"].split()[:12]
+    assert len(text_of(source("s", 0)).split()) == 20
+    assert starts(synthetic.open(7, "n"), 20) == starts(source, 20)
+    assert set(starts(synthetic.open(7, "m"), 12)) != set(starts(source, 12)), "yesterday's prefix does not answer"
+
+
+def test_a_datasets_own_words_follow_what_the_cache_is_given(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    lines = [
+        {"prompt": "hello"},
+        {"messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]},
+        {"messages": [{"role": "user", "content": parts}]},
+        {"messages": [{"role": "assistant", "tool_calls": []}]},
+    ]
+    path = str(jsonl(tmp_path, *map(json.dumps, lines)))
+    salted = Dataset(path=path, cache="defeat").open(7, "n")
+    contents = [salted("s", seq, "t").messages[0]["content"] for seq in range(8)]
+    assert len({str(content)[:60] for content in contents}) == 8, "the same line is another prompt the next time"
+    salt, _, words = contents[0].partition("\n\n")
+    assert (len(salt.split()), words) == (8, "hello")
+    assert contents[1].endswith("\n\nbe brief")
+    assert salted("s", 1).messages[1] == {"role": "user", "content": "hi"}
+    assert (contents[2][0]["type"], contents[2][1:]) == ("text", parts)
+    assert contents[3].endswith("\n\n")
+    shared = Dataset(path=path, cache=SharedPrefix(shared_prefix_tokens=5)).open(7, "n")
+    first, second = shared("s", 0).messages[0]["content"], shared("s", 1).messages[0]["content"]
+    assert first.removesuffix("hello") == second.removesuffix("be brief")
+    assert len(first.split()) == 6
 
 
 def jsonl(directory: Path, *lines: str) -> Path:

@@ -45,6 +45,10 @@ def test_the_plan_itself_is_fine() -> None:
         ),
         ("timeouts: {idle_s: 50, total_s: 40}", "targets[0].timeouts.total_s is 40; it must be at least idle_s (50)"),
         (
+            "stream: false, continuous_usage: true",
+            "targets[0].continuous_usage is true; leave it out, only a streamed answer has chunks",
+        ),
+        (
             "headers: {x-a: a, X-A: b}",
             "targets[0].headers.X-A is given twice, in different case; keep one of them",
         ),
@@ -52,6 +56,27 @@ def test_the_plan_itself_is_fine() -> None:
 )
 def test_targets(target: str, problem: str) -> None:
     assert problems_of(filled(target=target)) == [problem]
+
+
+def test_what_the_dialect_http_cannot_use() -> None:
+    target = "tokenizer: gpt2, continuous_usage: true"
+    text = filled(target=target).replace("dialect: openai-chat, tok", "dialect: http, tok")
+    assert problems_of(text) == [
+        "targets[0].continuous_usage is true; leave it out, only a streamed answer has chunks",
+        "targets[0].tokenizer is 'gpt2'; leave it out, the dialect http does not look into answers",
+    ]
+
+
+def test_a_shared_prefix_is_a_part_of_its_prompt() -> None:
+    def with_prefix(tokens: int) -> list[str]:
+        return problems_of(
+            filled().replace("input_tokens: 10", f"input_tokens: 10, cache: {{shared_prefix_tokens: {tokens}}}")
+        )
+
+    assert with_prefix(9) == []
+    assert with_prefix(10) == [
+        "prompts.cache.shared_prefix_tokens is 10; it must be below input_tokens (10), which it is a part of"
+    ]
 
 
 def test_a_short_total_alone_is_no_mistake() -> None:

@@ -4,12 +4,14 @@ from collections import Counter
 from itertools import islice, pairwise
 from pathlib import Path
 
+import made_tokenizers as made
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.arrivals import Arrivals, Closed, Constant, Gamma, Poisson, Ramp
-from loadtest.prompts import Dataset, Prompt, Prompts, Synthetic, Tokens
+from loadtest.prompts import Cache, Dataset, Prompt, Prompts, SharedPrefix, Synthetic, Tokens
 from loadtest.schedule import Schedule, ramp_up_s, target_order
 from loadtest.types import Plan, Stage, Target
 
@@ -22,6 +24,7 @@ def plan_of(
     seed: int = 7,
     nonce: str = "n",
     prompts: Prompts = Synthetic(input_tokens=Tokens(mean=6, stdev=2)),  # noqa: B008 (immutable)
+    tokenizer: str | None = None,
 ) -> Plan:
     return Plan(
         name="p",
@@ -30,6 +33,7 @@ def plan_of(
         targets=[Target(name=f"t{i}", url="http://127.0.0.1", dialect="http") for i in range(targets)],
         prompts=prompts,
         stages=list(stages),
+        tokenizer=tokenizer,
     )
 
 
@@ -73,6 +77,36 @@ def test_any_number_of_shards_makes_the_same_requests_at_the_same_times(
     assert all(0 <= due < duration_s * 1e9 for _, due, _, _ in alone)
     assert all(sorted(order) == list(range(targets)) for _, _, order, _ in alone)
     assert len(alone) <= (requests or len(alone))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(made.save(made.byte_level(500), tmp_path_factory.mktemp("tokenizer")))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    cache=st.sampled_from([None, "defeat", SharedPrefix(shared_prefix_tokens=3)]),
+    with_tokenizer=st.booleans(),
+    shards=st.integers(2, 5),
+    seed=st.integers(0, 2**63 - 1),
+    nonce=st.sampled_from(["n", "m"]),
+)
+def test_any_number_of_shards_says_the_same_to_each_target(
+    tokenizer: str, cache: Cache | None, with_tokenizer: bool, shards: int, seed: int, nonce: str
+) -> None:
+    prompts = Synthetic(input_tokens=Tokens(mean=9, stdev=3), cache=cache)
+    stage = Stage(name="s", arrivals=Constant(rate=10), duration_s=2)
+    plan = plan_of(
+        stage, targets=2, seed=seed, nonce=nonce, prompts=prompts, tokenizer=tokenizer if with_tokenizer else None
+    )
+    alone = [Schedule(plan, 0, 1).prompts(0, seq) for seq in range(20)]
+    parts = [Schedule(plan, shard, shards) for shard in range(shards)]
+    assert [parts[seq % shards].prompts(0, seq) for seq in reversed(range(20))] == alone[::-1]
+    assert [[parts[seq % shards].prompt(0, seq, target) for target in (0, 1)] for seq in range(20)] == alone
+    assert all((a == b) is (cache != "defeat") for a, b in alone)
+    fewer = msgspec.structs.replace(plan, targets=plan.targets[:1])
+    assert [Schedule(fewer, 0, 1).prompts(0, seq)[0] for seq in range(20)] == [first for first, _ in alone]
 
 
 @settings(max_examples=60, deadline=None)
