@@ -8,9 +8,10 @@ and in a worker nothing may be imported before Locust has patched what it patche
 A count is of the text alone: a chat template and special tokens are the server's, and only its `usage` knows them.
 """
 
+import os
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ class Tokenizer:
     """A model's tokenizer. Raises ValueError where the file is not one."""
 
     def __init__(self, path: Path | str) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one text at a time needs no threads of its own
         from tokenizers import Tokenizer as Model
 
         try:
@@ -90,7 +92,7 @@ def named_by(plan: Plan) -> list[str]:
     return sorted({reference for reference in (plan.tokenizer, *(t.tokenizer for t in plan.targets)) if reference})
 
 
-def relocated(plan: Plan, places: dict[str, str]) -> Plan:
+def relocated(plan: Plan, places: Mapping[str, str]) -> Plan:
     """The plan with other references in the place of its own; what `places` lacks stays."""
 
     def at(reference: str | None) -> str | None:

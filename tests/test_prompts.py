@@ -9,7 +9,7 @@ from time import perf_counter
 import made_tokenizers as made
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest import prompts
