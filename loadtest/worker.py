@@ -209,7 +209,7 @@ class StageRun:
             seq = next(queue, None)
             if seq is None:
                 return
-            prompt = self.worker.schedule.prompt(self.index, seq)
+            prompt = self.worker.schedule.prompt(self.index, seq, target)
             count = self.counts[target]
             count.scheduled += 1
             count.sent += 1
