@@ -1,7 +1,8 @@
 """The last snapshot of a run -> its Account: every count added up over stages, targets and workers."""
 
+from loadtest.pressure import Pressure
 from loadtest.run import Snapshot
-from loadtest.verdict import Account, Generator, Integrity
+from loadtest.validity import Account, Generator, Integrity
 
 
 def account(snapshot: Snapshot, stored: int) -> Account:
@@ -9,6 +10,7 @@ def account(snapshot: Snapshot, stored: int) -> Account:
     integrity = Integrity(stored=stored)
     missed_by: dict[str, int] = {}
     capped: dict[str, dict[str, int]] = {}
+    unsent: dict[str, dict[str, int]] = {}
     for status in snapshot.hosts:
         for stage in status.stages:
             for target, count in zip(snapshot.plan.targets, stage.targets, strict=True):
@@ -18,17 +20,19 @@ def account(snapshot: Snapshot, stored: int) -> Account:
                 for reason, missed in (("cap", count.missed_cap), ("worker_lost", count.missed_worker_lost)):
                     if missed:
                         missed_by[reason] = missed_by.get(reason, 0) + missed
-                if count.missed_cap:
-                    by_target = capped.setdefault(snapshot.plan.stages[stage.stage].name, {})
-                    by_target[target.name] = by_target.get(target.name, 0) + count.missed_cap
+                for counts, n in ((capped, count.missed_cap), (unsent, count.missed_worker_lost + count.unknown)):
+                    if n:
+                        by_target = counts.setdefault(snapshot.plan.stages[stage.stage].name, {})
+                        by_target[target.name] = by_target.get(target.name, 0) + n
     integrity.missed = sum(missed_by.values())
     integrity.missed_by = missed_by
     integrity.lost = integrity.sent - stored
-    return Account(integrity, _generator(snapshot), capped, snapshot.interrupted)
+    return Account(integrity, _generator(snapshot), capped, snapshot.interrupted, unsent)
 
 
 def _generator(snapshot: Snapshot) -> Generator:
     hosts = snapshot.hosts
+    busiest = max((s.pressure for s in hosts), key=lambda p: p.busiest, default=Pressure())
     return Generator(
         workers=len(hosts) + len(set(snapshot.lost_hosts) - {s.worker for s in hosts}),
         workers_lost=len(snapshot.lost_hosts) + sum(s.state == "failed" for s in hosts),
@@ -38,6 +42,11 @@ def _generator(snapshot: Snapshot) -> Generator:
         start_spread_ms=_start_spread_ms(snapshot),
         dropped_frames=sum(s.dropped for s in hosts),
         clock_step_ms=max((s.clock_step_ns for s in hosts), default=0) / 1e6,
+        clock_slew_ppm=max((s.clock_slew_ppm for s in hosts), default=0),
+        busiest=busiest.busiest,
+        busiest_waited=busiest.busiest_waited,
+        throttled=max((s.pressure.throttled for s in hosts), default=0),
+        stolen=max((s.pressure.stolen for s in hosts), default=0),
     )
 
 
@@ -45,6 +54,8 @@ def _start_spread_ms(snapshot: Snapshot) -> float:
     """The largest difference, over the stages, of the instants at which the workers really began."""
     spread_ns = 0
     for times in snapshot.times:
-        starts = [c.first_start_ns for s in snapshot.hosts for c in s.stages if c.stage == times.stage and c.first_start_ns]
+        starts = [
+            c.first_start_ns for s in snapshot.hosts for c in s.stages if c.stage == times.stage and c.first_start_ns
+        ]
         spread_ns = max(spread_ns, max(starts, default=0) - min(starts, default=0))
     return spread_ns / 1e6

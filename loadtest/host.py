@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from loadtest import spans
+from loadtest import pressure, spans
 from loadtest.arrivals import nanoseconds
 from loadtest.frames import (
     Failed,
@@ -37,12 +37,15 @@ from loadtest.frames import (
     pack,
     peek,
 )
+from loadtest.pressure import Gauge, Pressure
 from loadtest.schedule import Schedule
+from loadtest.skew import Pair, Skew
 from loadtest.store import Address, Store, StoreError
 from loadtest.types import TOKEN_KINDS, Result
 
 STORE_EVERY_S = 1.0  # an insert of one row costs the store what one of three hundred does
 READ_BYTES = 1 << 20
+LOOK_EVERY_NS = 1_000_000_000
 RESTARTS = 3
 CLOSE_WITHIN_S = 10
 
@@ -77,7 +80,9 @@ class Status(Struct):
     host: str = ""  # host name and process id: local hosts share one process
     host_cpu_s: float = 0
     peak_rss_bytes: int = 0
-    clock_step_ns: int = 0  # largest disagreement of the real-time and the raw monotonic clock within a second
+    clock_step_ns: int = 0  # see validity.Generator, as for these two
+    clock_slew_ppm: float = 0
+    pressure: Pressure = field(default_factory=Pressure)
     now_ns: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -98,7 +103,9 @@ class Host:
         self._resumes: dict[int, Resume] = {}
         self._since_report: list[bytes] = []  # results read since the last report: what it could not count yet
         self._cpu_of_the_dead_s = 0.0
-        self._clock_pair: Report | None = None
+        self._looked_ns = 0  # raw monotonic clock of the newest report that was looked at for clock and pressure
+        self._skew = Skew()
+        self._gauge = Gauge()
         self._no_more_frames = threading.Event()
         self._close_by = float("inf")  # monotonic
         self._child: subprocess.Popen[bytes] | None = None
@@ -244,13 +251,21 @@ class Host:
         status.cpu_s = self._cpu_of_the_dead_s + report.cpu_s
         status.peak_rss_bytes = max(status.peak_rss_bytes, report.peak_rss_bytes)
         status.dropped = max(status.dropped, report.dropped_frames)
-        last = self._clock_pair
-        if last and report.at_ns - last.at_ns < 1_000_000_000:
-            return
-        if last:
-            step_ns = (report.at_ns - last.at_ns) - (report.monotonic_raw_ns - last.monotonic_raw_ns)
-            status.clock_step_ns = max(status.clock_step_ns, abs(step_ns))
-        self._clock_pair = report
+        if report.monotonic_raw_ns - self._looked_ns >= LOOK_EVERY_NS:
+            self._look(report)
+
+    def _look(self, report: Report) -> None:
+        """Once a second: has the clock been set, and is the worker short of CPU while a measured stage goes on."""
+        self._looked_ns = report.monotonic_raw_ns
+        self._skew.note(Pair(report.at_ns, report.monotonic_raw_ns))
+        stages = self.setup.plan.stages
+        if any(c.first_start_ns and not c.drained_ns and not stages[c.stage].warmup for c in report.stages):
+            self._gauge.note(pressure.moment(self._status.pid, report.monotonic_raw_ns, report.cpu_s))
+        else:
+            self._gauge.pause()
+        self._status.clock_step_ns = self._skew.step_ns
+        self._status.clock_slew_ppm = self._skew.slew_ppm
+        self._status.pressure = self._gauge.pressure
 
     def _book_dead(self) -> None:
         """What the dead process had counted is final; say where the next one takes up."""
@@ -273,7 +288,9 @@ class Host:
                 self._booked[stage] = _nothing(stage, command.start_ns, len(nothing))
         self._newest = {}
         self._since_report = []
-        self._clock_pair = None
+        self._looked_ns = 0
+        self._skew.restart()
+        self._gauge.pause()
         self._cpu_of_the_dead_s = self._status.cpu_s
 
     def _settle(self, stage: int, target: int, count: TargetCount, late: list[Result]) -> int:

@@ -23,7 +23,7 @@ from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
 from loadtest.types import Plan, Stage
-from loadtest.verdict import RULES
+from loadtest.validity import RULES
 
 MAX_BYTES = 256 * 1024
 MAX_KEY_BYTES = 16 * 1024

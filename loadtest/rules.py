@@ -18,7 +18,7 @@ from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
 from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
 from loadtest.stats import parse_stat
 from loadtest.types import Plan, Slo, Stage, Target, Timeouts
-from loadtest.verdict import RULES
+from loadtest.validity import RULES
 
 _SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
 _SECRET_PARAMETER = re.compile(r"(^|[-_])(api[-_]?)?(key|token|secret|password|signature|sig)$", re.I)
@@ -256,7 +256,7 @@ def _validity(plan: Plan) -> Iterator[str]:
             yield f"validity.{name} is no rule; {meant}"
         elif limit < 0:
             yield f"validity.{name} is {limit:g}; it must be at least 0"
-        elif RULES[name].is_share and limit > 1:
+        elif RULES[name].unit == "share" and limit > 1:
             yield f"validity.{name} is {limit:g}; it is a share, so it must be at most 1: 1% is 0.01"
 
 

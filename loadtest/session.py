@@ -25,7 +25,7 @@ from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_n
 from loadtest.spans import RESOURCE, SCOPE
 from loadtest.store import Address, Store, StoreError, open_store
 from loadtest.types import Plan
-from loadtest.verdict import Account
+from loadtest.validity import Account
 
 INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
 RUNS = """

@@ -22,6 +22,7 @@ import gevent.os
 from gevent.event import Event
 from gevent.queue import Queue
 
+from loadtest import skew
 from loadtest.arrivals import Closed, nanoseconds
 from loadtest.clock import Alarm
 from loadtest.fire import Fire
@@ -310,10 +311,11 @@ class Worker:
 
     def report(self) -> None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        now = skew.pair()
         self.outbox.put(
             Report(
-                at_ns=time.time_ns(),
-                monotonic_raw_ns=time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
+                at_ns=now.real_ns,
+                monotonic_raw_ns=now.raw_ns,
                 cpu_s=usage.ru_utime + usage.ru_stime,
                 peak_rss_bytes=peak_rss_bytes(),
                 dropped_frames=self.outbox.dropped,

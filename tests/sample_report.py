@@ -26,6 +26,7 @@ from loadtest.report.model import (
     WorkerRow,
 )
 from loadtest.types import Plan, Price, Stage, Target
+from loadtest.validity import Judged
 
 STARTED_NS = 1_793_714_531_000_000_000
 SHARES = shares_for(1200)
@@ -183,6 +184,10 @@ def report(fast: str = "acme", slow: str = "globex", valid: bool = True) -> Repo
                 "the frame file; give the workers more memory or fewer streams each",
                 "missed: 18 request(s) were due and not sent, for no cap of the plan; repeat the run; with more "
                 "workers if these were too busy",
+            ],
+            [
+                Judged(rule="worker_lost", value=0 if valid else 1, limit=0, default=0),
+                Judged(rule="schedule_lag", value=0.93, limit=100, default=25, where="stage steady, target globex"),
             ],
         ),
         slos=[slo for name in rates for slo in slos(fast, slow, name)],

@@ -7,7 +7,7 @@ import msgspec
 from loadtest import spans
 from loadtest.store import Store
 from loadtest.types import ChunkKind, Plan, Result, trace_id
-from loadtest.verdict import Account, Generator, Integrity
+from loadtest.validity import Account, Generator, Integrity
 
 RUN = "20261103T140211Z-7k2m"
 START_NS = 1_793_714_531_000_000_000

@@ -209,6 +209,17 @@ def test_reasons_are_split_into_finding_and_remedy() -> None:
 # Sections
 
 
+def test_every_validity_rule_is_shown_with_its_limit_and_whose_it_is() -> None:
+    page = html.render(report(valid=False))
+    assert "what was measured and its limit. The plan set those of schedule_lag" in page
+    table = page[page.index("Whether the run counts") :].partition("</details>")[0]
+    assert [
+        words for words in ("1 worker<", "0.93 ms", "100 ms", "set by the plan, not 25 ms") if words not in table
+    ] == []
+    assert (table.count("broken</span>"), table.count("kept</span>")) == (1, 1)
+    assert "The plan set its own limits for this: schedule_lag." in html.render(report())
+
+
 def test_an_account_that_does_not_add_up_is_said() -> None:
     made = report()
     made.summary.integrity = Integrity(scheduled=10, sent=8, missed=1, stored=8)

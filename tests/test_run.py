@@ -17,7 +17,7 @@ from loadtest.frames import Setup
 from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot, View, new_run_id
 from loadtest.store import Store
 from loadtest.types import Plan
-from loadtest.verdict import Account
+from loadtest.validity import Account
 
 PLAN = """
 name: test

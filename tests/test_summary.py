@@ -12,7 +12,7 @@ from loadtest.report import export
 from loadtest.report.summary import NoSuchRun, exit_status, summary
 from loadtest.store import Store
 from loadtest.types import Result
-from loadtest.verdict import Account, Generator, Integrity
+from loadtest.validity import Account, Generator, Integrity
 from tests.rows import CONTENT, START_NS, answer, failure, insert, matched, usage
 
 PLAN = """
@@ -68,9 +68,15 @@ def rest() -> list[Result]:
     return [*warm_up, *closed]
 
 
-def store_run(store: Store, run: str, slos: list[dict[str, Any]], account: Account, goodput: dict[str, float]) -> None:
-    rows = [*peak(), *rest()]
-    insert(store, run, rows, goodput)
+def store_run(
+    store: Store,
+    run: str,
+    slos: list[dict[str, Any]],
+    account: Account,
+    goodput: dict[str, float],
+    rows: list[Result] | None = None,
+) -> None:
+    insert(store, run, rows or [*peak(), *rest()], goodput)
     store.insert(
         "runs",
         {
@@ -138,10 +144,37 @@ def test_the_generator(figures: dict[str, Any]) -> None:
         "start_spread_ms": 0.25,
         "dropped_frames": 0,
         "clock_step_ms": 0,
+        "clock_slew_ppm": 0,
+        "busiest": 0,
+        "busiest_waited": 0,
+        "throttled": 0,
+        "stolen": 0,
         "read_lag_ms": {"p50": 0, "p99": 0.02},  # 100 of 203 kernel-stamped requests lay 0.02 ms; index 101 of 203
         "schedule_lag_ms": {"p50": 0.5, "p99": 0.5},
         "uncertainty_ms": {"p99": pytest.approx(0.097), "max": pytest.approx(0.099)},
     }
+
+
+def test_validity_is_judged_for_each_stage_and_target(figures: dict[str, Any]) -> None:
+    """closed, acme: of four requests one was cancelled, and one ended by the client's fault; nothing was due there."""
+    rules = {rule["rule"]: rule for rule in figures["validity"]["rules"]}
+    assert (rules["cancelled"]["value"], rules["cancelled"]["where"]) == (0.25, "stage closed, target acme")
+    assert (rules["faults"]["value"], rules["faults"]["limit"]) == (0.25, 0.01)
+    assert (rules["schedule_lag"]["value"], rules["shortfall"]["value"]) == (0.5, 0)
+    assert rules["uncertainty"]["value"] == pytest.approx(0.099)  # of acme's hundred in peak, the largest
+    assert [reason.partition(":")[0] for reason in figures["validity"]["reasons"]] == ["faults", "cancelled"]
+
+
+def test_what_leaves_after_the_stage_has_ended_is_a_shortfall(store: Store) -> None:
+    """Two of a hundred requests leave more than 25 ms after the 10 s of arrivals; another was never sent."""
+    on_time = [matched((i * 90 + 5, CONTENT), stage="peak", target="acme", due_ms=i * 90) for i in range(98)]
+    late_ns = [START_NS + 10_024_000_000, START_NS + 10_026_000_000, START_NS + 10_900_000_000]
+    late = [matched((10_950, CONTENT), stage="peak", target="acme", due_ms=9000, started_ns=ns) for ns in late_ns]
+    account = Account(Integrity(scheduled=102, sent=101, unknown=1), unsent={"peak": {"acme": 1}})
+    store_run(store, "late", [], account, {}, [*on_time, *late])
+    rules = {rule["rule"]: rule for rule in summary(store, "late")["validity"]["rules"]}
+    assert rules["shortfall"]["value"] == pytest.approx(3 / 102)
+    assert rules["shortfall"]["where"] == "stage peak, target acme"
 
 
 def test_a_target_and_stage_worked_out_by_hand(figures: dict[str, Any]) -> None:

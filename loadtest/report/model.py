@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from loadtest.types import Metric, Plan
+from loadtest.validity import Judged
 
 PERCENTILES = ("p50", "p95", "p99")
 LANDMARKS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
@@ -35,6 +36,7 @@ class Integrity(Struct, kw_only=True):
 class Validity(Struct):
     valid: bool
     reasons: list[str] = []  # each `rule: what was found; what to do`
+    rules: list[Judged] = []
 
 
 class SloRow(Struct, kw_only=True):

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from loadtest import metrics, stats, verdict
+from loadtest import metrics, stats, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
 from loadtest.stats import parse_stat
@@ -60,13 +60,13 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     """summary.json of a stored run, as plain JSON-safe values. Raises NoSuchRun."""
     stored = _run(store, run)
     plan = msgspec.yaml.decode(stored["plan"], type=_Plan)
-    account = msgspec.json.decode(stored["account"] or "{}", type=verdict.Account)
+    account = msgspec.json.decode(stored["account"] or "{}", type=validity.Account)
     read = _Reader(store, run)
     counts = read.counts()
     measured = {group: row for group, row in counts.items() if not row["is_warmup"]}
     lags = read.generator()
     _check_against_store(account.integrity, sum(row["requests"] for row in counts.values()))
-    valid, reasons = verdict.validity(_facts(account, measured.values(), lags), plan.validity)
+    judged = validity.validity(_facts(account, measured, read.lags()), plan.validity)
     stages = [stage.name for stage in plan.stages if not stage.warmup]
     targets = [target.name for target in plan.targets]
     groups = [(stage, target) for stage in stages for target in targets]
@@ -78,7 +78,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "ended_at": _iso(stored["ended_ns"]),
         "interrupted": account.interrupted,
         "integrity": msgspec.to_builtins(account.integrity),
-        "validity": {"valid": valid, "reasons": reasons},
+        "validity": msgspec.to_builtins(judged),
         "slos": [_slo(v) for v in _verdicts(read, plan.slos, groups, counts)],
         "generator": _generator(account.generator, measured.values(), lags),
         "targets": _targets(read, groups, counts, account.capped),
@@ -123,8 +123,11 @@ class _Reader:
                 countIf({metrics.OK} AND token_chunks > 0 AND output_tokens IS NULL) AS unknown_tokens,
                 countIf({metrics.OK} AND ({tpot}) IS NOT NULL AND NOT tokens_known) AS k_assumed,
                 sum(length(chunk_kind)) AS chunks, groupUniqArrayIf(toString(clock), first_byte_ns IS NOT NULL) AS clocks,
-                max({METRICS["uncertainty_ms"].sql}) AS max_uncertainty_ms
-            FROM requests WHERE run = {{run:String}} GROUP BY stage, target"""
+                max({METRICS["uncertainty_ms"].sql}) AS max_uncertainty_ms,
+                countIf(due_ns IS NOT NULL) AS due,
+                countIf(due_ns IS NOT NULL AND started_ns > end_ns + {validity.ON_TIME_MS * 1e6:.0f}) AS late
+            FROM requests LEFT JOIN (SELECT run, stage, end_ns FROM stages LIMIT 1 BY run, stage) AS s USING (run, stage)
+            WHERE run = {{run:String}} GROUP BY stage, target"""
         return self._by_group(sql)
 
     def figures(
@@ -145,6 +148,10 @@ class _Reader:
         sql = metrics.figures(OF_THE_GENERATOR, MEASURED, by=(), stats=("p50", "p99"))
         return self._store.query(sql, {"run": self._run})[0]
 
+    def lags(self) -> dict[Group, Row]:
+        names = ("schedule_lag_ms", "uncertainty_ms")
+        return self._by_group(metrics.figures(names, MEASURED, stats=("p99",)))
+
     def windows_s(self) -> dict[str, float]:
         rows = self._store.query(
             "SELECT stage, start_ns, end_ns FROM stages WHERE run = {run:String}", {"run": self._run}
@@ -162,24 +169,32 @@ class _Reader:
 # The account
 
 
-def _check_against_store(integrity: verdict.Integrity, stored: int) -> None:
+def _check_against_store(integrity: validity.Integrity, stored: int) -> None:
     integrity.stored = stored
     integrity.lost = max(integrity.sent - stored, 0)
 
 
-def _facts(account: verdict.Account, measured: Iterable[Row], lags: Row) -> verdict.Facts:
-    rows = list(measured)
-    return verdict.Facts(
-        account=account,
-        ended=sum(row["requests"] for row in rows),
-        client_faults=sum(row["client_faults"] for row in rows),
-        generator_faults=sum(row["generator_faults"] for row in rows),
-        cancelled=sum(row["cancelled"] for row in rows),
-        schedule_lag_p99_ms=lags["schedule_lag_ms_p99"],
-    )
+def _facts(account: validity.Account, measured: Mapping[Group, Row], lags: Mapping[Group, Row]) -> validity.Facts:
+    def of(group: Group, row: Row) -> validity.Group:
+        stage, target = group
+        return validity.Group(
+            stage=stage,
+            target=target,
+            ended=row["requests"],
+            client_faults=row["client_faults"],
+            generator_faults=row["generator_faults"],
+            cancelled=row["cancelled"],
+            due=row["due"],
+            late=row["late"],
+            unsent=account.unsent.get(stage, {}).get(target, 0),
+            schedule_lag_p99_ms=lags[group]["schedule_lag_ms_p99"],
+            uncertainty_p99_ms=lags[group]["uncertainty_ms_p99"],
+        )
+
+    return validity.Facts(account=account, groups=[of(group, row) for group, row in measured.items()])
 
 
-def _generator(generator: verdict.Generator, measured: Iterable[Row], lags: Row) -> dict[str, Any]:
+def _generator(generator: validity.Generator, measured: Iterable[Row], lags: Row) -> dict[str, Any]:
     rows = list(measured)
     clocks = {clock for row in rows for clock in row["clocks"]}
     largest = [row["max_uncertainty_ms"] for row in rows if row["max_uncertainty_ms"] is not None]

@@ -3,6 +3,7 @@
 from loadtest.report.markup import Html, h, text
 from loadtest.report.model import Report
 from loadtest.report.sections.opening import when
+from loadtest.report.sections.validity import rules
 from loadtest.report.words import NOT_KNOWN, count, metric_title, seconds, sig3
 from loadtest.types import Metric
 
@@ -29,6 +30,7 @@ def method(report: Report) -> Html:
             _group("The load generator's own health", _health(report)),
             class_="columns",
         ),
+        rules(report.summary),
         _definitions(report.metrics),
         h("details", h("summary", "The plan as run"), h("pre", h("code", report.plan_yaml)))
         if report.plan_yaml

@@ -71,7 +71,9 @@ def _clean(summary: Summary) -> str:
         clock if own.uncertainty_ms.p99 is None else f"{clock}, 99% of them exact to {sig3(own.uncertainty_ms.p99)} ms"
     )
     parts = [part for part in (lag, stamps) if part]
-    return f"The load generator did not limit the run. {sentence('; '.join(parts))}"
+    own_limits = [each.rule for each in summary.validity.rules if each.limit != each.default]
+    held_to = f" The plan set its own limits for this: {', '.join(own_limits)}." if own_limits else ""
+    return f"The load generator did not limit the run. {sentence('; '.join(parts))}{held_to}"
 
 
 def _has_lag(summary: Summary) -> bool:
