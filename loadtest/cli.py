@@ -205,7 +205,7 @@ def _status() -> int:
         return INTERRUPTED
     except UserError as e:
         print(f"loadtest: {e}", file=sys.stderr)
-        return WRONG_CALL
+        return e.exit_status
     except Exception as e:  # noqa: BLE001 the last place where anybody can say it
         print(f"loadtest: internal error: {type(e).__name__}: {e}", file=sys.stderr)
         if os.environ.get("LOADTEST_DEBUG"):

@@ -1,9 +1,10 @@
 """Every exception that a user may see, in one tree. Its text says what is wrong, where, and what to write instead.
 
-    UserError
-    ├── PlanError    the plan, a dataset or a key is wrong
-    ├── StoreError   the store cannot be reached, opened or written
-    └── RunFailed    the workers could not be started or placed
+    UserError               ends with status 2: nothing was sent
+    ├── PlanError           the plan, a dataset or a key is wrong
+    ├── StoreError          the store cannot be reached, opened or written
+    ├── RunFailed           the workers could not be started or placed
+    └── ResultsNotStored    the load was sent and its store failed: status 3, as for any INVALID run
 
 Whatever else is raised is a fault of ours: exit status 4.
 """
@@ -11,6 +12,8 @@ Whatever else is raised is a fault of ours: exit status 4.
 
 class UserError(Exception):
     """Something the user can put right."""
+
+    exit_status = 2
 
 
 class PlanError(UserError, ValueError):
@@ -23,3 +26,7 @@ class StoreError(UserError):
 
 class RunFailed(UserError):
     pass
+
+
+class ResultsNotStored(UserError):
+    exit_status = 3

@@ -6,6 +6,7 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from opentelemetry.sdk.resources import Resource
@@ -16,7 +17,7 @@ from opentelemetry.trace import Tracer, set_span_in_context
 from loadtest import __version__, live, tokens
 from loadtest import plan as plans
 from loadtest.account import account
-from loadtest.errors import RunFailed
+from loadtest.errors import ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
 from loadtest.report import export, html
@@ -55,14 +56,23 @@ def run(
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "plan.yaml").write_text(plans.dump(plan))
         snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, live.view(quiet))
-        stored = database.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": run_id})[0]["n"]
-        booked = account(snapshot, stored)
-        record(database, snapshot, booked)
-        figures = summary(database, run_id)
-        (directory / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
-        (directory / "report.html").write_text(html.render(html.load(database, run_id)))
+        try:
+            figures = _report(database, snapshot, directory)
+        except StoreError as e:
+            frames = directory / "*.frames"
+            raise ResultsNotStored(f"the run is over, but its store failed: {e}; its results are in {frames}") from e
     live.final(figures, directory)
     return exit_status(figures, snapshot.interrupted)
+
+
+def _report(store: Store, snapshot: Snapshot, directory: Path) -> dict[str, Any]:
+    """Record the run in the store, and write what is read back from there. Returns summary.json's content."""
+    rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
+    record(store, snapshot, account(snapshot, rows[0]["n"]))
+    figures = summary(store, snapshot.run)
+    (directory / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (directory / "report.html").write_text(html.render(html.load(store, snapshot.run)))
+    return figures
 
 
 def _drive(

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.frames import Unpacker, decode_frame
 from loadtest.simulator import Profile, start
 from loadtest.store import open_store
+from loadtest.types import Result
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
 KEY = "sk-test-7Qx9vKw2LmZr4TbN8sYd"
@@ -27,6 +29,7 @@ stages:
 slos:
   - {{metric: ttft_ms, stat: p50, limit: {limit}}}
 fleet: {{workers: 2}}
+validity: {{schedule_lag: 10000, uncertainty: 1, worker_cpu: 1}}  # these tests share their machine with others
 """
 
 
@@ -200,12 +203,28 @@ def test_ctrl_c_drains_reports_and_leaves_nothing(place: Place, provider: str) -
     frames = place.directory / "out" / "worker-0.frames"
     until(lambda: frames.exists() and frames.stat().st_size > 4000)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     summary = json.loads((place.directory / "out" / "summary.json").read_text())
     assert 0 < summary["integrity"]["stored"] == summary["integrity"]["sent"]
     assert (place.directory / "out" / "report.html").exists()
     until(lambda: not processes_mentioning(str(place.directory)))
+
+
+def test_store_that_dies_in_mid_run_is_told_and_loses_nothing(place: Place, provider: str) -> None:
+    process = place.command("run", place.plan(provider, duration_s=3), "--out", "out")
+    frames = [place.directory / "out" / f"worker-{k}.frames" for k in (0, 1)]
+    until(lambda: frames[0].exists() and frames[0].stat().st_size > 4000)
+    server = json.loads((place.directory / "store" / "server.json").read_text())
+    os.kill(server["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "its results are in" in err
+    results = [
+        f for path in frames for f in map(decode_frame, Unpacker().feed(path.read_bytes())) if isinstance(f, Result)
+    ]
+    assert len(results) == 90, "every request is on disk"
+    assert place.run("runs")[0] == 0, "the store recovers"
 
 
 def test_help_is_there_for_every_command(place: Place) -> None:

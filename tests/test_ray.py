@@ -58,7 +58,7 @@ def processes(pattern: str) -> list[str]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[str]:
+def cluster() -> Iterator[str]:
     """A Ray that is not ours: started by its own command, found through RAY_ADDRESS."""
     port = 20_000 + os.getpid() % 10_000
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
