@@ -27,6 +27,7 @@ from loadtest.simulator import PROFILES, Profile, Tls, start
 from loadtest.simulator import profile as profiles
 from loadtest.simulator.engine import Engine, Faults, RateLimit, Sequence
 from loadtest.simulator.launch import secret
+from loadtest.simulator.prefix_cache import PrefixCache
 from loadtest.simulator.profile import StatusFault, StreamFault
 from loadtest.simulator.script import FORMS, Script, beats
 from loadtest.simulator.server import listen
@@ -83,6 +84,24 @@ def test_two_requests_share_steps() -> None:
     one, two = Sequence(100, 3), Sequence(200, 2)
     run = Run(PLAIN, [(0, one), (0, two)])
     assert run.tokens_ms == {one: [40, 52, 63], two: [40, 52]}
+
+
+def test_a_prefix_cache_knows_whole_blocks_of_a_common_beginning() -> None:
+    cache = PrefixCache(capacity_tokens=10 * 16)
+    prompt = [str(i) for i in range(50)]  # 3 blocks and 2 tokens
+    assert cache.take(prompt) == 0
+    assert cache.take(prompt) == 48
+    assert cache.take(prompt[:40] + ["other"] * 20) == 32
+    assert cache.take(["other", *prompt]) == 0, "a block is another one after another beginning"
+    assert cache.take(prompt[:48]) == 32, "the last token is computed, and with it its block"
+    assert cache.take(prompt[:15]) == 0
+
+
+def test_a_prefix_cache_drops_what_was_used_least_recently() -> None:
+    cache = PrefixCache(capacity_tokens=4 * 16)
+    first, second, third = ([letter] * 33 for letter in "abc")  # 2 blocks each
+    assert [cache.take(prompt) for prompt in (first, second, first, third)] == [0, 0, 32, 0]
+    assert [cache.take(prompt) for prompt in (first, second)] == [32, 0]
 
 
 def test_prefill_of_another_lengthens_the_gap() -> None:
@@ -297,6 +316,27 @@ def test_usage_so_far_in_each_chunk(client: openai.OpenAI) -> None:
         model="m", messages=MESSAGES, max_tokens=3, stream=True, stream_options=options
     )
     assert [chunk.usage.completion_tokens for chunk in chunks if chunk.usage] == [0, 1, 2, 3, 3, 3]
+
+
+def test_what_a_prefix_cache_knows_is_reported_and_costs_nothing() -> None:
+    profile = Profile(name="cached", decode_base_ms=1, prefill_tokens_per_s=1000, prefix_cache_tokens=1000)
+    prompt = " ".join(map(str, range(200)))  # 12 blocks and 8 tokens; 200 ms of prefill
+
+    def ask(client: openai.OpenAI, prompt: str) -> tuple[int, float]:
+        before = time.monotonic()
+        answer = client.completions.create(model="m", prompt=prompt, max_tokens=1)
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens_details is not None
+        return answer.usage.prompt_tokens_details.cached_tokens or 0, time.monotonic() - before
+
+    with start(profile) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        cached, seconds = ask(client, prompt)
+        assert cached == 0
+        assert seconds > 0.2
+        cached, seconds = ask(client, prompt)
+        assert cached == 192
+        assert seconds < 0.2
+        assert ask(client, "another beginning " + prompt)[0] == 0
 
 
 def test_completions(client: openai.OpenAI) -> None:

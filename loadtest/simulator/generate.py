@@ -23,8 +23,10 @@ class Generation(Sequence):
 
     __slots__ = ("_answer", "_fault_at", "_reason", "_reply", "_streamed", "over")
 
-    def __init__(self, call: Call, profile: Profile, answer: Answer, reply: Reply, fault_at: int | None) -> None:
-        super().__init__(call.prompt_tokens, call.max_tokens or profile.default_output_tokens)
+    def __init__(
+        self, call: Call, profile: Profile, answer: Answer, reply: Reply, fault_at: int | None, cached_tokens: int
+    ) -> None:
+        super().__init__(call.prompt_tokens - cached_tokens, call.max_tokens or profile.default_output_tokens)
         self._streamed = call.stream
         self._reason = "length" if call.max_tokens else "stop"
         self._answer = answer
@@ -93,9 +95,18 @@ class Pump:
 
 
 async def generate(
-    pump: Pump, profile: Profile, call: Call, answer: Answer, reply: Reply, faulty: Faulty | None
+    pump: Pump,
+    profile: Profile,
+    call: Call,
+    answer: Answer,
+    reply: Reply,
+    faulty: Faulty | None,
+    cached_tokens: int,
 ) -> None:
-    """Answer a request by the batching model, with the fault drawn for it if any. Raises ApiError."""
+    """Answer a request by the batching model, with the fault drawn for it if any. Raises ApiError.
+
+    `cached_tokens` of its prompt need no processing.
+    """
     word, fault_at = faulty or (None, None)
     reply.record.error = word
     if word in STATUS_FAULTS:
@@ -103,7 +114,7 @@ async def generate(
     form = FORMS.get(word or "", ("",))[0]
     if word is not None and await faults.before_head(reply, word, form, profile.stall_s):
         return
-    generation = Generation(call, profile, answer, reply, fault_at)
+    generation = Generation(call, profile, answer, reply, fault_at, cached_tokens)
     if word != "empty" and not await _generate(pump, profile, call, reply, generation):
         return
     if word is not None:

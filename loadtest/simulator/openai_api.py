@@ -85,9 +85,13 @@ class Call(Struct, frozen=True):
     stream: bool
     include_usage: bool
     continuous_usage: bool
-    prompt_tokens: int  # words: synthetic prompts are made of one-token words
+    prompt: list[str | int]  # its tokens. A word is one: synthetic prompts are made of one-token words
     max_tokens: int | None
     script: Script | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt)
 
 
 _chat_decoder = msgspec.json.Decoder(_ChatRequest)
@@ -99,10 +103,11 @@ def parse_chat(body: bytes) -> Call:
     request = _decode(_chat_decoder, body)
     if not request.messages:
         raise ApiError(400, "messages is empty; give at least one message", param="messages")
-    words = 0
+    words: list[str | int] = []
     for message in request.messages:
         parts = message.content if isinstance(message.content, list) else [_Part(text=message.content or "")]
-        words += sum(len(part.text.split()) for part in parts)
+        for part in parts:
+            words += part.text.split()
     return _call("chat", request, words, request.max_completion_tokens or request.max_tokens)
 
 
@@ -112,16 +117,16 @@ def parse_completion(body: bytes) -> Call:
     script = request.simulate
     if script is not None and (script.reasoning or script.tool_calls):
         raise ApiError(400, "simulate.reasoning and simulate.tool_calls are for chat answers only", param="simulate")
-    return _call("completion", request, _prompt_tokens(request.prompt), request.max_tokens)
+    return _call("completion", request, _tokens(request.prompt), request.max_tokens)
 
 
-def _prompt_tokens(prompt: str | list[Any]) -> int:
+def _tokens(prompt: str | list[Any]) -> list[str | int]:
     if isinstance(prompt, str):
-        return len(prompt.split())
+        return [*prompt.split()]
     if all(isinstance(token, int) for token in prompt):
-        return len(prompt)
+        return prompt
     if len(prompt) == 1 and isinstance(prompt[0], str | list):
-        return _prompt_tokens(prompt[0])
+        return _tokens(prompt[0])
     raise ApiError(400, f"prompt holds {len(prompt)} prompts; send one prompt a request", param="prompt")
 
 
@@ -139,7 +144,9 @@ def _decode(decoder: msgspec.json.Decoder[_R], body: bytes) -> _R:
         raise ApiError(400, message, param=param) from None
 
 
-def _call(kind: Literal["chat", "completion"], request: _Request, words: int, max_tokens: int | None) -> Call:
+def _call(
+    kind: Literal["chat", "completion"], request: _Request, prompt: list[str | int], max_tokens: int | None
+) -> Call:
     if max_tokens is not None and not 1 <= max_tokens <= MOST_TOKENS:
         message = f"max_tokens is {max_tokens}; it must be between 1 and {MOST_TOKENS}"
         raise ApiError(400, message, param="max_tokens")
@@ -151,16 +158,17 @@ def _call(kind: Literal["chat", "completion"], request: _Request, words: int, ma
     options = options or _StreamOptions()
     return Call(
         kind, request.model, bool(request.stream), options.include_usage, options.continuous_usage_stats,
-        words, max_tokens, request.simulate,
+        prompt, max_tokens, request.simulate,
     )  # fmt: skip
 
 
 class Answer:
     """The payloads of one answer. `text` arguments are JSON, quotes included."""
 
-    def __init__(self, call: Call, number: int, created_s: int) -> None:
+    def __init__(self, call: Call, number: int, created_s: int, cached_tokens: int | None = None) -> None:
         chat = call.kind == "chat"
         self._call = call
+        self._cached_tokens = cached_tokens
         self.head: Json = {
             "id": f"chatcmpl-{number:024x}" if chat else f"cmpl-{number:024x}",
             "object": "chat.completion.chunk" if chat else "text_completion",
@@ -215,6 +223,8 @@ class Answer:
             "completion_tokens": output_tokens,
             "total_tokens": prompt_tokens + output_tokens,
         }
+        if self._cached_tokens is not None:
+            figures["prompt_tokens_details"] = {"cached_tokens": self._cached_tokens}
         if reasoning_tokens:
             figures["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
         return figures

@@ -35,6 +35,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_waiting: int = 256
     overload_status: Literal[429, 503] = 503
     default_output_tokens: int = 128
+    prefix_cache_tokens: int = 0  # prompt tokens whose computation is kept; 0: none, and none are reported
     jitter: float = 0.0
     cold_start_s: float = 0.0  # added to the first step after `cold_after_s` without work, and to the very first
     cold_after_s: float = 300.0
@@ -49,7 +50,7 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for name in ("prefill_tokens_per_s", "decode_base_ms", "stall_s", "rate_limit_burst", "default_output_tokens"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "it must be above 0")
-        for name in ("decode_per_sequence_ms", "max_waiting", "cold_start_s", "cold_after_s"):
+        for name in ("decode_per_sequence_ms", "max_waiting", "prefix_cache_tokens", "cold_start_s", "cold_after_s"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "it must not be negative")
         _require(self.max_batch >= 1, "max_batch", self.max_batch, "it must be at least 1")
         _require(

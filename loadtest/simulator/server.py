@@ -27,6 +27,7 @@ from loadtest.simulator.engine import Faults, RateLimit
 from loadtest.simulator.generate import Pump, generate
 from loadtest.simulator.openai_api import Answer, ApiError, Call, error_body, parse_chat, parse_completion
 from loadtest.simulator.play import play
+from loadtest.simulator.prefix_cache import PrefixCache
 from loadtest.simulator.profile import Profile, Tls
 from loadtest.simulator.truth import Record, Truth
 
@@ -48,6 +49,7 @@ class Provider:
         self.truth = Truth(truth_capacity)
         self.rate_limit = RateLimit(profile.rate_limit_per_s, profile.rate_limit_burst)
         self.faults = Faults(profile)
+        self.prefix_cache = PrefixCache(profile.prefix_cache_tokens)
         self.created_s = int(time.time())
         self._key = key
         self._numbers = itertools.count(1)
@@ -143,13 +145,14 @@ class Inference:
         provider = self._provider
         provider.check_model(call.model)
         reply.record.input_tokens = call.prompt_tokens
-        answer = Answer(call, number, int(time.time()))
         if call.script is not None:
-            await play(call.script, call, answer, reply)
+            await play(call.script, call, Answer(call, number, int(time.time())), reply)
             return
         provider.check_rate()
         faulty = provider.faults.draw(call.max_tokens or provider.profile.default_output_tokens)
-        await generate(provider.pump, provider.profile, call, answer, reply, faulty)
+        cached_tokens = provider.prefix_cache.take(call.prompt) if provider.prefix_cache.enabled else None
+        answer = Answer(call, number, int(time.time()), cached_tokens)
+        await generate(provider.pump, provider.profile, call, answer, reply, faulty, cached_tokens or 0)
 
 
 def _trace_id(traceparent: str) -> str:
