@@ -29,7 +29,7 @@ stages:
 slos:
   - {{metric: ttft_ms, stat: p50, limit: {limit}}}
 fleet: {{workers: 2}}
-validity: {{schedule_lag: 10000, uncertainty: 1, worker_cpu: 1}}  # these tests share their machine with others
+validity: {{schedule_lag: 10000, uncertainty: 10000, worker_cpu: 1, stolen: 1, throttled: 1}}  # these tests share their machine with others
 """
 
 
