@@ -1,9 +1,9 @@
 """One shot: encode, send, wait, decode, and say what happened.
 
-`Fire` never raises for anything the endpoint or the network does: failure is data. An error of our own becomes the error
-word `generator`. Which word wins where several would fit: the HTTP status, if it is not the one hoped for; then an error
-that the server itself reports in its stream; then what broke the connection or the patience; then what the bytes lack. A
-stream whose terminal marker came is a success, however its connection ended.
+`Fire` never raises for anything the endpoint or the network does: failure is data. An error of our own becomes the
+error word `generator`. Which word wins where several would fit: the HTTP status, if it is not the one hoped for; then
+an error that the server itself reports in its stream; then what broke the connection or the patience; then what the
+bytes lack. A stream whose terminal marker came is a success, however its connection ended.
 """
 
 import re
@@ -30,12 +30,14 @@ REQUEST_ID_HEADERS = (
 )  # fmt: skip
 DETAIL_CHARACTERS = 300
 BODY_CHARACTERS_IN_DETAIL = 4000
+TOKENS_OF_KIND = bytes(kind in TOKEN_KINDS for kind in range(256))
 
 Kind = Literal["load", "capacity", "probe"]
 
 
 class Fire:
-    """Fires the shots of one worker: `fire(stage, seq, target, due_ns, prompt)`, in a greenlet of the thread that made it."""
+    """Fires the shots of one worker: `fire(stage, seq, target, due_ns, prompt)`, in a greenlet of the thread that
+    made it."""
 
     def __init__(self, plan: Plan, keys: Mapping[str, str], run: str, worker: int) -> None:
         self._plan = plan
@@ -165,10 +167,10 @@ def _note_answer(result: Result, answer: Answer) -> None:
     result.tcp_rtt_us = answer.rtt_us
     result.tcp_retransmits = answer.retransmits
     for name in REQUEST_ID_HEADERS:
-        if found := answer.header(name):
-            result.request_id = _short(found.decode("latin-1"))
+        if name in answer.headers:
+            result.request_id = _short(answer.headers[name].decode("latin-1"))
             break
-    if retry_after := answer.header(b"retry-after"):
+    if retry_after := answer.headers.get(b"retry-after"):
         result.retry_after_s = retry_after_s(retry_after.decode("latin-1"), time.time())
 
 
@@ -199,8 +201,9 @@ def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Diale
 
 
 def _is_whole_json(answer: Answer, pieces: list[bytes]) -> bool:
-    """Whether what was to be a stream of events is one document, by its type or, where that is no help, its first byte."""
-    kind = answer.header(b"content-type").lower()
+    """Whether what was to be a stream of events is one document, by its type or, where that is no help, its first
+    byte."""
+    kind = answer.headers.get(b"content-type", b"").lower()
     if kind.startswith(b"text/event-stream"):
         return False
     if kind.startswith((b"application/json", b"text/html")):
@@ -215,10 +218,9 @@ def _note_chunks(result: Result, answer: Answer, decoded: Decoded) -> None:
         last = range(len(answer.stamps))[-1:]
         result.clock, result.read_lag_ns, _ = answer.certainty(last)
         return
-    read_of = answer.reads_of_pieces()
-    stamps = answer.stamps
-    reads = [read_of[piece] for piece in decoded.chunk_at]
-    result.chunk_ns = [stamps[read] for read in reads]
+    read_of, stamps = answer.reads_of_pieces(), answer.stamps
+    reads = list(map(read_of.__getitem__, decoded.chunk_at))
+    result.chunk_ns = list(map(stamps.__getitem__, reads))
     if decoded.terminal_at is not None:
         reads.append(read_of[decoded.terminal_at])
         result.done_ns = stamps[reads[-1]]
@@ -234,15 +236,15 @@ def _note_tokens(result: Result, decoded: Decoded) -> None:
     if output is None:
         return
     result.token_source = "usage"
-    carries = [kind in TOKEN_KINDS for kind in decoded.chunk_kind]
     if not result.streamed:
-        result.chunk_tokens = [output for _ in carries]
+        result.chunk_tokens = [output] * len(decoded.chunk_kind)
         return
-    if ChunkKind.REASONING not in decoded.chunk_kind:
-        output -= decoded.reasoning_tokens or 0  # counted, but never sent
-    if sum(carries) == output:
+    one_each = bytes(decoded.chunk_kind).translate(TOKENS_OF_KIND)
+    if decoded.reasoning_tokens and ChunkKind.REASONING not in decoded.chunk_kind:
+        output -= decoded.reasoning_tokens  # counted, but never sent
+    if sum(one_each) == output:
         result.token_source = "usage_matched"
-        result.chunk_tokens = [int(token) for token in carries]
+        result.chunk_tokens = list(one_each)
 
 
 def _error(
@@ -277,7 +279,7 @@ def _word_of_status(status: int) -> ErrorWord:
 
 def _status_detail(answer: Answer, target: Target) -> str:
     said = f"HTTP {answer.status}"
-    if location := answer.header(b"location"):
+    if location := answer.headers.get(b"location"):
         said += f" to {location.decode('latin-1')}"
     elif (answer.status or 0) < 400:
         said += f" where the plan expects {target.expect_status}"

@@ -1,25 +1,26 @@
 """When bytes arrived, and how sure that is.
 
-Linux stamps each segment when it comes in (SO_TIMESTAMPNS) and hands out, with each read, the stamp of the *last* segment
-read. One chunk a read is therefore exact, however late the read. Where one read holds several chunks, the first of them
-may have come earlier than the stamp says, by at most stamp - (the last moment at which the socket is known to have been
-empty). Three sources know such moments; each is a lower bound of the first arrival, so the latest of them counts, and a
-source that is missing on some system only makes the uncertainty larger, never smaller:
+Linux stamps each segment when it comes in (SO_TIMESTAMPNS) and hands out, with each read, the stamp of the *last*
+segment read. One chunk a read is therefore exact, however late the read. Where one read holds several chunks, the
+first of them may have come earlier than the stamp says, by at most stamp - (the last moment at which the socket is
+known to have been empty). Three sources know such moments; each is a lower bound of the first arrival, so the latest
+of them counts, and a source that is missing on some system only makes the uncertainty larger, never smaller:
 
 1. The reads of this socket. The clock is taken before a read, and the read takes all that had come by then.
 2. The kernel's count of data segments (TCP_INFO). On one connection, segments in - reads grows with every read of more
-   than one segment; where it did not grow, the chunks came in one segment, whose stamp is exact: uncertainty 0. It can only
-   err to the careful side (duplicates and segments not yet read count too), as long as what it is compared with was taken
-   when nothing lay unread, which the count of bytes tells.
-3. The event loop's polls. A poll that did not report this socket saw it empty. And if the poll that did report it had to
-   sleep first, the socket was empty when it began, and its first arrival did not come before what ended the sleep: the
-   poll's return, less what the thread then waited for a core (the second number of /proc/thread-self/schedstat), less
-   `WAKE_UP_NS` for what that number does not hold (the interrupt of an idle core, system calls).
+   than one segment; where it did not grow, the chunks came in one segment, whose stamp is exact: uncertainty 0. It can
+   only err to the careful side (duplicates and segments not yet read count too), as long as what it is compared with
+   was taken when nothing lay unread, which the count of bytes tells.
+3. The event loop's polls. A poll that did not report this socket saw it empty. And if the poll that did report it had
+   to sleep first, the socket was empty when it began, and its first arrival did not come before what ended the sleep:
+   the poll's return, less what the thread then waited for a core (the second number of /proc/thread-self/schedstat),
+   less `WAKE_UP_NS` for what that number does not hold (the interrupt of an idle core, system calls).
 
-Source 3 trusts the loop to report every ready socket in one poll. libev reports at most 64 at first and doubles that as
-often as it is reached, so in the few polls of a process's life that reach a new record it is too sure by one poll.
+Source 3 trusts the loop to report every ready socket in one poll. libev reports at most 64 at first and doubles that
+as often as it is reached, so in the few polls of a process's life that reach a new record it is too sure by one poll.
 """
 
+import _socket
 import os
 import struct
 import sys
@@ -28,7 +29,6 @@ from socket import IPPROTO_TCP, SOL_SOCKET
 from time import time_ns
 from typing import Any
 
-import _socket
 import gevent
 from msgspec import Struct
 
@@ -45,8 +45,8 @@ IDLE_NS = 1_000_000  # after a poll this long there is time to read schedstat
 def stamping_socket() -> _socket.socket | None:
     """A socket that asks for stamps, to be kept open as long as the process lives; None where there are no stamps.
 
-    The kernel begins to stamp when the first socket asks for it, by a deferred job: without this one, the first reads of a
-    process may have none.
+    The kernel begins to stamp when the first socket asks for it, by a deferred job: without this one, the first reads
+    of a process may have none.
     """
     if sys.platform != "linux":
         return None
@@ -66,7 +66,8 @@ def unpack(controls: Sequence[bytes]) -> list[int]:
 
 
 class TcpInfo(Struct, frozen=True):
-    """What the kernel knows about a connection; `unread` is what it holds for us, were `received` the bytes read so far."""
+    """What the kernel knows about a connection; `unread` is what it holds for us, were `received` the bytes read so
+    far."""
 
     rtt_us: int
     retransmits: int
@@ -139,11 +140,11 @@ class PollClock:
 
     def seen_empty_ns(self) -> int:
         """A moment when a socket that the present poll reported, and not the one before, was empty. 0: none is known."""
-        slept_ns = self._after_ns - self._before_ns
-        if slept_ns > SLEPT_NS and (growth_ns := self._waited_for_core_ns()) is not None:
-            if slept_ns - growth_ns > SLEPT_NS:
-                return max(self._before_ns, self._after_ns - growth_ns - WAKE_UP_NS)
-        return self._empty_ns
+        polled_ns = self._after_ns - self._before_ns
+        growth_ns = self._waited_for_core_ns() if polled_ns > SLEPT_NS else None
+        if growth_ns is None or polled_ns - growth_ns <= SLEPT_NS:
+            return self._empty_ns
+        return max(self._before_ns, self._after_ns - growth_ns - WAKE_UP_NS)
 
     def _waited_for_core_ns(self) -> int | None:
         """For how long this thread has waited for a core since before the present poll, at most."""

@@ -1,17 +1,19 @@
 """HTTP/1.1 and TLS over raw sockets with kernel timestamps. The only socket code.
 
-One libev watcher a connection; its callback reads with `recvmsg`, feeds the HTTP parser and notes when. Events and JSON are
-parsed after the answer has ended: the stamps make that harmless, and it is half the cost of a greenlet woken per chunk. The
-greenlet of a request sleeps in its `Flight` until the answer is whole, has failed, or somebody ends it.
+One libev watcher a connection; its callback reads with `recvmsg`, feeds the HTTP parser and notes when. Events and
+JSON are parsed after the answer has ended: the stamps make that harmless, and it is half the cost of a greenlet woken
+per chunk. The greenlet of a request sleeps in its `Flight` until the answer is whole, has failed, or somebody ends it.
 
-What the HTTP parser does not know is decided here: the end of a connection, 1xx answers, answers to HEAD, what follows a
-body. Idle connections are kept per target, the last used first, and no request ever waits for one: where none is free,
-another is opened. A kept connection that fails before the first byte of the answer is replaced by a fresh one, once.
+What the HTTP parser does not know is decided here: the end of a connection, 1xx answers, answers to HEAD, what follows
+a body. Idle connections are kept per target, the last used first, and no request ever waits for one: where none is
+free, another is opened. A kept connection that fails before the first byte of the answer is replaced by a fresh one,
+once.
 
-Everything a request can run into comes back as `Answer.error`, an error word and its detail; only what is thrown at the
-greenlet from outside goes through.
+Everything a request can run into comes back as `Answer.error`, an error word and its detail; only what is thrown at
+the greenlet from outside goes through.
 """
 
+import _socket
 import errno
 import os
 import ssl
@@ -19,17 +21,18 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
+from itertools import chain, compress, islice, repeat
+from operator import eq, sub
 from time import time_ns
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import _socket
 import gevent
 import httptools
 from gevent import getcurrent
 
 from loadtest import stamps
-from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, PollClock, Segments
+from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, PollClock, Segments, TcpInfo
 from loadtest.types import ErrorWord, Target, Timeouts
 
 T = TypeVar("T")
@@ -38,8 +41,11 @@ READ_BYTES = 65536
 MAX_HEAD_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 256 << 20
 LINGER_S = 0.5
-"""How often a stream is looked at that may have said its last word without ending, and how long it must have been silent
-by then: it is let go within twice this time."""
+"""How often a stream is looked at that may have said its last word without ending, and how long it must have been
+silent by then: it is let go within twice this time."""
+ONE_EVENT_BEGINS = 12
+"""A read of one event mostly says `data:` within this many bytes (the length of an HTTP chunk comes first) and not
+again: to look for a second one from the end is cheaper than to count them."""
 READABLE, WRITABLE = 1, 2
 OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 """What the system says when this machine has no descriptors, ports or memory left."""
@@ -57,11 +63,11 @@ class Broken(Exception):
 class Flight:
     """One request in the air: puts its greenlet to sleep, and wakes it for an event, a time limit or a cancellation.
 
-    `judge(now_ns)` says in how many seconds to look again, raises Broken when time is up, and returns None when there is
-    nothing left to wait for. One timer a request, which is not touched when a chunk arrives.
+    `judge(now_ns)` says in how many seconds to look again, raises Broken when time is up, and returns None when there
+    is nothing left to wait for. One timer a request, which is not touched when a chunk arrives.
     """
 
-    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_switch_to_hub", "_timer")
+    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_period_s", "_switch_to_hub", "_timer")
 
     def __init__(self) -> None:
         hub = gevent.get_hub()
@@ -71,6 +77,7 @@ class Flight:
         self._cancelled = False
         self._judge: Callable[[int], float | None] | None = None
         self._timer: Any = None
+        self._period_s = 0.0
 
     def cancel(self) -> None:
         """End the request from another greenlet; what was measured until then is kept."""
@@ -104,7 +111,6 @@ class Flight:
         self._stop_timer()
 
     def _look(self) -> None:
-        self._stop_timer()
         if self._judge is None:
             return
         try:
@@ -116,9 +122,11 @@ class Flight:
             return
         if seconds is None:
             self.wake()
-            return
-        self._timer = self._loop.timer(max(seconds, 0.001))
-        self._timer.start(self._look)
+        elif seconds != self._period_s:  # else the timer comes again by itself
+            self._stop_timer()
+            self._period_s = max(seconds, 0.001)
+            self._timer = self._loop.timer(self._period_s, self._period_s)
+            self._timer.start(self._look)
 
     def _throw(self, broken: Broken) -> None:
         if self._asleep is not None:
@@ -129,21 +137,22 @@ class Flight:
             self._timer.stop()
             self._timer.close()
             self._timer = None
+            self._period_s = 0.0
 
 
 class Answer:
     """What came back for one request, when, and how it ended: filled by a connection's callback, read when it is over.
 
-    Three lists have one entry a read that brought part of the answer: when it was read, its control data with the kernel's
-    stamp, and how many pieces of the body there were after it. It is also the HTTP parser's protocol, of which `on_body` is
-    the list's own `append`.
+    Three lists have one entry a read that brought part of the answer: when it was read, its control data with the
+    kernel's stamp, and how many pieces of the body there were after it. It is also the HTTP parser's protocol, of
+    which `on_body` is the list's own `append`.
     """
 
     __slots__ = (
         "_bodiless", "_head_done", "_parser", "_until_closed", "closed", "complete", "connect_dur_ns", "controls",
-        "dns_dur_ns", "done_ns", "ends", "error", "feed", "first_possible_ns", "headers", "on_body", "pieces",
-        "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns", "settled", "stamps",
-        "status", "times", "tls_dur_ns",
+        "dns_dur_ns", "done_ns", "ends", "error", "feed", "first_possible_ns", "headers", "on_body", "partial",
+        "pieces", "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns",
+        "settled", "stamps", "status", "times", "tls_dur_ns",
     )  # fmt: skip
 
     def __init__(self, bodiless: bool = False) -> None:
@@ -153,11 +162,10 @@ class Answer:
         self.controls: list[bytes] = []
         self.ends: list[int] = []
         self.stamps: list[int] = []  # of the same reads, once it is over: the kernel's, or the time of the read
-        self.first_possible_ns: dict[
-            int, int
-        ] = {}  # read -> its first byte did not come before; 0: it came with the last
+        self.first_possible_ns: dict[int, int] = {}  # read -> its first byte came no earlier; 0: it came with the last
+        self.partial: set[int] = set()  # reads that filled the buffer and may have left something behind
         self.status: int | None = None
-        self.headers: list[tuple[bytes, bytes]] = []  # names in lower case
+        self.headers: dict[bytes, bytes] = {}  # names in lower case; of several with one name, the last
         self.error: tuple[ErrorWord, str] | None = None
         self.settled = False  # there is nothing more to wait for
         self.complete = False  # the message ended as HTTP says
@@ -187,7 +195,7 @@ class Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_done:  # what comes later is a trailer
-            self.headers.append((name.lower(), value))
+            self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         if self.complete:
@@ -199,8 +207,8 @@ class Answer:
         if self._bodiless:
             self._finish()
         else:
-            codings = self.header(b"transfer-encoding").lower()
-            self._until_closed = not codings.endswith(b"chunked") and not self.header(b"content-length")
+            chunked = self.headers.get(b"transfer-encoding", b"").lower().endswith(b"chunked")
+            self._until_closed = not chunked and b"content-length" not in self.headers
 
     def on_message_complete(self) -> None:
         if not self._head_done:  # a 1xx answer; the real one follows
@@ -226,16 +234,24 @@ class Answer:
         self.settled = True
         self.error = self.error or (word, detail)
 
-    def misfit(self, error: httptools.HttpParserError) -> None:
-        """The parser did not like what it was fed."""
-        if isinstance(error, httptools.HttpParserCallbackError):
-            self.fail("generator", f"while reading the answer: {error.__context__!r}")
-        elif self.complete:
+    def stumble(self, error: Exception) -> None:
+        """What went wrong in a callback, as what it is: the server's fault, the network's, or ours."""
+        if len(self.ends) < len(self.times):
+            self.ends.append(len(self.pieces))
+        if isinstance(error, httptools.HttpParserError) and self.complete:
             self.reusable = False  # something follows the body
+        elif isinstance(error, httptools.HttpParserCallbackError):
+            self.fail("generator", f"while reading the answer: {error.__context__!r}")
         elif isinstance(error, httptools.HttpParserUpgrade):
             self.fail("malformed", "the server switched to another protocol")
-        else:
+        elif isinstance(error, httptools.HttpParserError):
             self.fail("malformed", f"not HTTP/1.1: {error}")
+        elif isinstance(error, ssl.SSLError):
+            self.fail("tls", f"what came cannot be deciphered: {_reason(error)}")
+        elif isinstance(error, OSError):
+            self.fail("reset", f"the connection was lost while the answer was awaited: {_reason(error)}")
+        else:
+            self.fail("generator", f"while reading the answer: {error!r}")
 
     def finish(self, now_ns: int) -> None:
         """It is over: stamps for reads, and the moment it ended."""
@@ -244,7 +260,9 @@ class Answer:
             self.pieces.clear()
             self.ends = [0] * len(self.ends)
             self.reusable = False
-        self.stamps = [stamp or time for stamp, time in zip(stamps.unpack(self.controls), self.times, strict=True)]
+        self.stamps = stamps.unpack(self.controls)
+        for read in self._unstamped():
+            self.stamps[read] = self.times[read]
         if self.error is not None or not self.settled:
             self.done_ns = now_ns
         elif not self.done_ns:
@@ -252,47 +270,49 @@ class Answer:
 
     # what may be asked afterwards
 
-    def header(self, name: bytes) -> bytes:
-        """The last one of this name, empty if there is none."""
-        return next((value for found, value in reversed(self.headers) if found == name), b"")
-
     def reads_of_pieces(self) -> Sequence[int]:
         """Index of the read that brought each piece."""
-        if (
-            self.ends
-            and self.ends[-1] == len(self.ends)
-            and self.ends[0] == 1
-            and len(set(self.ends)) == len(self.ends)
-        ):
-            return range(len(self.ends))
-        begins = [0, *self.ends]
-        return [read for read, end in enumerate(self.ends) for _ in range(begins[read], end)]
+        ends, last = self.ends, len(self.ends) - 1
+        if ends[:-1] == list(range(1, last + 1)):  # one a read, but for the last, as nearly always
+            return [*range(last), *repeat(last, ends[last] - last)] if ends else []
+        counts = map(sub, ends, chain((0,), ends))
+        return list(chain.from_iterable(map(repeat, range(len(ends)), counts)))
 
     def certainty(self, reads: Sequence[int]) -> tuple[Literal["kernel", "user"], int, int]:
         """Clock, longest read lag and largest uncertainty (ns) of the reads that completed events, one entry an event.
 
         A read that only brought the end of one event, and nothing after it, is as exact as its stamp.
         """
-        stamped = [control is not NO_STAMP for control in self.controls]
-        bearing = set(reads) or range(len(self.stamps))
-        lag_ns = max((self.times[read] - self.stamps[read] for read in bearing), default=0)
-        crowded = {read for read, after in zip(reads, reads[1:], strict=False) if read == after}
-        crowded |= {read for read in bearing if not stamped[read] or read in self.first_possible_ns}
-        clock: Literal["kernel", "user"] = "kernel" if all(stamped[read] for read in bearing) else "user"
-        return clock, max(lag_ns, 0), max(map(self._uncertainty_ns, crowded), default=0)
+        bearing = set(reads) or set(range(len(self.stamps)))
+        lags_ns = map(sub, map(self.times.__getitem__, bearing), map(self.stamps.__getitem__, bearing))
+        unstamped = bearing.intersection(self._unstamped())
+        doubtful = unstamped.union(bearing.intersection(self.first_possible_ns))
+        if len(bearing) < len(reads):
+            doubtful.update(compress(reads, map(eq, reads, islice(reads, 1, None))))
+        uncertainty_ns = max(map(self._uncertainty_ns, doubtful), default=0)
+        return "user" if unstamped else "kernel", max(0, max(lags_ns, default=0)), uncertainty_ns
+
+    def _unstamped(self) -> list[int]:
+        if NO_STAMP not in self.controls:
+            return []
+        return [read for read, control in enumerate(self.controls) if control is NO_STAMP]
 
     def _uncertainty_ns(self, read: int) -> int:
         first_ns = self.first_possible_ns.get(read, 1)
         if not first_ns:
             return 0
-        return max(self.stamps[read] - max(first_ns, self.times[read - 1] if read else self.sent_ns or 0), 0)
+        before = read - 1
+        while before in self.partial:
+            before -= 1
+        emptied_ns = self.times[before] if before >= 0 else self.sent_ns or 0
+        return max(self.stamps[read] - max(first_ns, emptied_ns), 0)
 
 
 class Connection:
     """A socket, its watcher, and the answer that it is being read into, if any.
 
-    `on_readable` runs for every chunk and is the hot path of the product: what can be done once an answer, or after it, is
-    not done here.
+    `on_readable` runs for every chunk and is the hot path of the product: what can be done once an answer, or after
+    it, is not done here.
     """
 
     __slots__ = (
@@ -335,48 +355,44 @@ class Connection:
         now_ns = time_ns()
         try:
             size, control, _, _ = self.sock.recvmsg_into(self._into, ANCILLARY_BYTES)
+            if size:
+                self.reads += 1
+                self.bytes_read += size
+                answer.times.append(now_ns)
+                answer.controls.append(control[0][2] if control else NO_STAMP)
+                feed = answer.feed
+                feed(self._view[:size])
+                answer.ends.append(len(answer.pieces))
+            else:
+                answer.end(now_ns)
         except BlockingIOError:
             return
-        except OSError as e:
-            self._lost(answer, e)
-            return
-        if not size:
-            self._ended(answer, now_ns)
-            return
-        self.reads += 1
-        self.bytes_read += size
-        answer.times.append(now_ns)
-        answer.controls.append(control[0][2] if control else NO_STAMP)
-        try:
-            answer.feed(self._view[:size])
-        except httptools.HttpParserError as e:
-            answer.misfit(e)
-        answer.ends.append(len(answer.pieces))
+        except Exception as e:  # noqa: BLE001 the event loop would only print it
+            answer.stumble(e)
         if answer.settled:
             self.wake()
-        elif size == READ_BYTES or not control or self.buffer.count(b"data:", 0, size) > 1:
-            self._look_closer(answer, size, stamped=bool(control))
+        elif self.buffer.rfind(b"data:", ONE_EVENT_BEGINS, size) > 0 or not control or size == READ_BYTES:
+            self._look_closer(answer, size, bool(control), self.buffer.count(b"data:", 0, size))
 
-    def _ended(self, answer: Answer, now_ns: int) -> None:
-        answer.end(now_ns)
-        self._watcher.stop()  # it would be readable for ever
-        self.wake()
-
-    def _lost(self, answer: Answer, error: OSError) -> None:
-        answer.fail("reset", f"the connection was lost while the answer was awaited: {error.strerror}")
-        self._watcher.stop()
-        self.wake()
-
-    def _look_closer(self, answer: Answer, size: int, stamped: bool) -> None:
-        """At a read that may hold several chunks: since when can the first of them have lain there?"""
+    def _look_closer(self, answer: Answer, size: int, stamped: bool, events: int) -> None:
+        """At a read that may hold several chunks, or has no stamp: since when can its first byte have lain there?"""
         if size == READ_BYTES:
             self.reads -= 1  # it may have ended within a segment
+            answer.partial.add(len(answer.times) - 1)
             self.check_size(answer)
-        info = stamps.tcp_info(self.sock)
-        if self._segments.one(info, self.reads, self.bytes_read) and stamped:
-            answer.first_possible_ns[len(answer.times) - 1] = 0
+        elif stamped and events < 2:
+            return
+        self._note_first_possible(answer, stamps.tcp_info(self.sock))
+
+    def _note_first_possible(self, answer: Answer, info: TcpInfo | None) -> None:
+        one_segment = self._segments.one(info, self.reads, self.bytes_read)
+        read = len(answer.times) - 1
+        if read < 0 or read in answer.first_possible_ns:
+            return
+        if one_segment and answer.controls[read] is not NO_STAMP:
+            answer.first_possible_ns[read] = 0
         else:
-            answer.first_possible_ns[len(answer.times) - 1] = max(self._polls.seen_empty_ns(), 1)
+            answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._polls.seen_empty_ns(), 1)
 
     def check_size(self, answer: Answer) -> None:
         """An answer without end must not take the generator's memory with it."""
@@ -388,11 +404,7 @@ class Connection:
     def account(self, answer: Answer) -> None:
         """The kernel's side of an answer that is over, whose last read brought more than its last chunk."""
         info = stamps.tcp_info(self.sock)
-        one = self._segments.one(info, self.reads, self.bytes_read)
-        last = len(answer.times) - 1
-        if last >= 0 and last not in answer.first_possible_ns:
-            stamped = answer.controls[last] is not NO_STAMP
-            answer.first_possible_ns[last] = 0 if one and stamped else max(self._polls.seen_empty_ns(), 1)
+        self._note_first_possible(answer, info)
         if info is not None:
             answer.rtt_us = info.rtt_us
             answer.retransmits = info.retransmits - self._retransmits
@@ -464,7 +476,8 @@ class Connection:
 
 
 class TlsConnection(Connection):
-    """The ciphertext is read with its stamps and deciphered in memory; a record belongs to the read that completed it."""
+    """The ciphertext is read with its stamps and deciphered in memory; a record belongs to the read that completed
+    it."""
 
     __slots__ = ("_plain_bytes", "_read", "_sealed_in", "_sealed_out", "_tls")
 
@@ -538,51 +551,50 @@ class TlsConnection(Connection):
             self.on_idle_readable()
             return
         now_ns = time_ns()
+        events = 0
         try:
             size, control, _, _ = self.sock.recvmsg_into(self._into, ANCILLARY_BYTES)
+            if size:
+                self.reads += 1
+                self.bytes_read += size
+                self._sealed_in.write(self._view[:size])
+                heard_before = self._plain_bytes
+                events = self._decipher(answer, now_ns)
+                if heard_before == self._plain_bytes and not answer.settled:
+                    return
+                answer.times.append(now_ns)
+                answer.controls.append(control[0][2] if control else NO_STAMP)
+                answer.ends.append(len(answer.pieces))
+            else:
+                answer.end(now_ns)
         except BlockingIOError:
             return
-        except OSError as e:
-            self._lost(answer, e)
-            return
-        if not size:
-            self._ended(answer, now_ns)
-            return
-        self.reads += 1
-        self.bytes_read += size
-        self._sealed_in.write(self._view[:size])
-        heard, events = self._decipher(answer, now_ns)
-        if heard:
-            answer.times.append(now_ns)
-            answer.controls.append(control[0][2] if control else NO_STAMP)
-            answer.ends.append(len(answer.pieces))
+        except Exception as e:  # noqa: BLE001 the event loop would only print it
+            answer.stumble(e)
         if answer.settled:
             self.wake()
-        elif heard and (size == READ_BYTES or not control or events > 1):
-            self._look_closer(answer, size, stamped=bool(control))
+        elif events > 1 or not control or size == READ_BYTES:
+            self._look_closer(answer, size, bool(control), events)
 
-    def _decipher(self, answer: Answer, now_ns: int) -> tuple[int, int]:
-        """Feed the answer what has become readable: (bytes of it, how often they say `data:`)."""
-        heard = events = 0
+    def _decipher(self, answer: Answer, now_ns: int) -> int:
+        """Feed the answer what has become readable; how often that says `data:`."""
+        events = 0
         try:
             while self._sealed_in.pending and not answer.settled:
                 size: int = self._read(READ_BYTES, self.buffer)
                 if not size:  # the server has said goodbye
                     answer.end(now_ns)
                     break
-                heard += size
+                self._plain_bytes += size
                 events += self.buffer.count(b"data:", 0, size)
                 answer.feed(self._view[:size])
         except ssl.SSLWantReadError:
             pass  # the rest of the record is on its way
-        except ssl.SSLError as e:
-            answer.fail("tls", f"what came cannot be deciphered: {_reason(e)}")
         except httptools.HttpParserError as e:
-            answer.misfit(e)
+            answer.stumble(e)
         if self._sealed_out.pending:
             self._give_out()
-        self._plain_bytes += heard
-        return heard, events
+        return events
 
     def account(self, answer: Answer) -> None:
         super().account(answer)
@@ -653,8 +665,8 @@ class Wire:
     ) -> Answer:
         """Send a whole request, headers and all, and wait for what comes of it.
 
-        `bodiless`: the answer has no body whatever its headers say (HEAD). `terminal`: the data of the event after which
-        the end of the message is not waited for.
+        `bodiless`: the answer has no body whatever its headers say (HEAD). `terminal`: the data of the event after
+        which the end of the message is not waited for.
         """
         endpoint = self._endpoints[target]
         try:
@@ -863,10 +875,10 @@ def _nobody() -> None:
 def decoded_pieces(answer: Answer) -> list[bytes]:
     """The body's pieces without their content coding. We ask for none; some servers compress anyway.
 
-    Raises Broken ("malformed") for a coding that is not known or does not fit. Each piece keeps its place, so that what it
-    deciphers to keeps its stamp.
+    Raises Broken ("malformed") for a coding that is not known or does not fit. Each piece keeps its place, so that
+    what it deciphers to keeps its stamp.
     """
-    coding = answer.header(b"content-encoding").strip().lower()
+    coding = answer.headers.get(b"content-encoding", b"").strip().lower()
     if coding in (b"", b"identity") or not answer.pieces:
         return answer.pieces
     if coding not in (b"gzip", b"x-gzip", b"deflate"):

@@ -26,7 +26,8 @@ class Request(Struct, frozen=True):
 
 
 class Decoded(Struct):
-    """What an answer said. Chunks are three arrays of one length; `chunk_at` is the index of the piece that ended each."""
+    """What an answer said. Chunks are three arrays of one length; `chunk_at` is the index of the piece that ended
+    each."""
 
     chunk_at: list[int] = field(default_factory=list)
     chunk_kind: list[int] = field(default_factory=list)

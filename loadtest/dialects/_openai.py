@@ -1,9 +1,9 @@
 """What the OpenAI dialects share: the request's form, and how chunks and bodies are read.
 
-Decoding is typed for speed (msgspec skips what is not declared) and forgiving by retreat: a chunk whose fields have other
-types than usual is read again as plain JSON, of which only what makes sense is taken. Only text that is not JSON at all is
-`malformed`. Chat and completions differ in where the text lies (`delta.content`, `message.content`, `text`), so one set of
-structs reads both.
+Decoding is typed for speed (msgspec skips what is not declared) and forgiving by retreat: a chunk whose fields have
+other types than usual is read again as plain JSON, of which only what makes sense is taken. Only text that is not JSON
+at all is `malformed`. Chat and completions differ in where the text lies (`delta.content`, `message.content`, `text`),
+so one set of structs reads both.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from loadtest.dialects import Decoded, Request, headers
 from loadtest.types import ChunkKind, Target
 
 TERMINAL = b"[DONE]"
+EMPTY, REASONING, CONTENT, TOOL_CALL, MEDIA, USAGE = map(int, ChunkKind)
 
 Count = Annotated[int, Meta(ge=0, lt=2**32)]
 
@@ -84,7 +85,8 @@ def check(target: Target, path: str) -> list[str]:
 
 
 def request(target: Target, path: str, said: dict[str, object], max_tokens: int | None, key: str | None) -> Request:
-    """POST of model, what is `said`, limits and stream options; the target's `body` over it, where None removes a field."""
+    """POST of model, what is `said`, limits and stream options; the target's `body` over it, where None removes a
+    field."""
     body: dict[str, object] = {}
     if target.model:
         body["model"] = target.model
@@ -117,8 +119,11 @@ def decode_stream(pieces: Sequence[bytes]) -> Decoded:
         if data == TERMINAL:
             out.terminal_at = index
             break
-        chunk = _read(decode, data, name, out)
-        if chunk is None:
+        try:
+            chunk: _Chunk | None = decode(data)
+        except (msgspec.DecodeError, RecursionError):
+            chunk = _read_loosely(data, name, out)
+        if chunk is None or _is_error(chunk, data, name, out):
             continue
         if decode is _decode_first and _note_identity(chunk, out):
             decode = _decode
@@ -134,13 +139,16 @@ def decode_stream(pieces: Sequence[bytes]) -> Decoded:
 def decode_body(body: bytes) -> Decoded:
     """One chunk for the whole answer; it counts as content where it has any, else as reasoning or tool call."""
     out = Decoded()
-    chunk = _read(_decode_first, body, "", out)
-    if chunk is None:
+    try:
+        chunk: _Chunk | None = _decode_first(body)
+    except (msgspec.DecodeError, RecursionError):
+        chunk = _read_loosely(body, "", out)
+    if chunk is None or _is_error(chunk, body, "", out):
         return out
     _note_identity(chunk, out)
     kind, size = _carried(chunk, out)
     out.chunk_at, out.chunk_kind, out.chunk_bytes = [0], [kind], [size]
-    if kind in (ChunkKind.EMPTY, ChunkKind.USAGE):
+    if kind in (EMPTY, USAGE):
         out.error = ("empty", "an answer without content, reasoning or tool call")
     return out
 
@@ -148,35 +156,21 @@ def decode_body(body: bytes) -> Decoded:
 def _verdict(out: Decoded, size: int) -> tuple[Any, str] | None:
     if out.terminal_at is None and not out.finish_reason:
         return "truncated", f"the stream ended after {len(out.chunk_at)} chunks ({size} bytes) without [DONE]"
-    if not any(ChunkKind.REASONING <= kind <= ChunkKind.MEDIA for kind in out.chunk_kind):
+    if not any(REASONING <= kind <= MEDIA for kind in out.chunk_kind):
         return "empty", f"none of {len(out.chunk_at)} chunks carried content, reasoning or a tool call"
     return None
 
 
-def _read(decode: Any, data: bytes, name: str, out: Decoded) -> _Chunk | None:
-    """The chunk in an event; None, and `out.error`, where it is none."""
-    if not data:
-        return _Chunk()
-    try:
-        chunk: _Chunk = decode(data)
-    except msgspec.ValidationError:
-        chunk = _read_loosely(data)
-    except (msgspec.DecodeError, RecursionError) as e:
-        if name == "error":
-            out.error = out.error or ("error_event", data.decode(errors="replace"))
-        else:
-            out.error = out.error or ("malformed", f"not JSON ({e}): {data[:1000].decode(errors='replace')}")
-        return None
-    if chunk.error is not None or name == "error" or (not chunk.choices and not chunk.usage and _is_error(data)):
-        out.error = out.error or ("error_event", data.decode(errors="replace"))
-        return None
-    return chunk
-
-
-def _is_error(data: bytes) -> bool:
-    """Some servers send the error itself where others send {"error": ...}."""
-    value = msgspec.json.decode(data)
-    return isinstance(value, dict) and (value.get("object") == "error" or {"message", "code"} <= value.keys())
+def _is_error(chunk: _Chunk, data: bytes, name: str, out: Decoded) -> bool:
+    """Whether a chunk is an error, which is then noted. Some servers send it bare where others send {"error": ...}."""
+    if chunk.choices and chunk.error is None and name != "error":
+        return False
+    if chunk.error is None and name != "error":
+        value = msgspec.json.decode(data) if data and chunk.usage is None else None
+        if not isinstance(value, dict) or not (value.get("object") == "error" or {"message", "code"} <= value.keys()):
+            return False
+    out.error = out.error or ("error_event", data.decode(errors="replace"))
+    return True
 
 
 def _note_identity(chunk: _Chunk, out: Decoded) -> bool:
@@ -187,37 +181,36 @@ def _note_identity(chunk: _Chunk, out: Decoded) -> bool:
     return bool(out.response_id and out.response_model)
 
 
-def _carried(chunk: _Chunk, out: Decoded) -> tuple[ChunkKind, int]:
+def _carried(chunk: _Chunk, out: Decoded) -> tuple[int, int]:
     """Kind and size of what a chunk carried; notes its usage and finish reason on the way."""
-    kind, size = ChunkKind.EMPTY, 0
+    kind = size = 0
     for choice in chunk.choices:
         said = choice.delta or choice.message
         if choice.finish_reason:
             out.finish_reason = choice.finish_reason
         if text := choice.text or (said and said.content):
-            kind = ChunkKind.CONTENT
+            kind = CONTENT
             size += len(text) if text.isascii() else len(text.encode())
         elif said is not None:
             other, more = _rarely_carried(said)
-            kind = max(kind, other) if kind is not ChunkKind.CONTENT else kind
+            kind = kind if kind == CONTENT else max(kind, other)
             size += more
     if chunk.usage is not None:
         _note_usage(chunk.usage, out)
-        if kind is ChunkKind.EMPTY:
-            kind = ChunkKind.USAGE
+        kind = kind or USAGE
     return kind, size
 
 
-def _rarely_carried(said: _Said) -> tuple[ChunkKind, int]:
-    if said.refusal:
-        return ChunkKind.CONTENT, len(said.refusal.encode())
-    if said.tool_calls:
-        return ChunkKind.TOOL_CALL, sum(len(bytes(call)) for call in said.tool_calls)
-    if said.audio:
-        return ChunkKind.MEDIA, sum(len(bytes(part)) for part in said.audio.values())
+def _rarely_carried(said: _Said) -> tuple[int, int]:
     if reasoning := said.reasoning or said.reasoning_content:
-        return ChunkKind.REASONING, len(reasoning.encode())
-    return ChunkKind.EMPTY, 0
+        return REASONING, len(reasoning.encode())
+    if said.tool_calls:
+        return TOOL_CALL, sum(len(bytes(call)) for call in said.tool_calls)
+    if said.refusal:
+        return CONTENT, len(said.refusal.encode())
+    if said.audio:
+        return MEDIA, sum(len(bytes(part)) for part in said.audio.values())
+    return EMPTY, 0
 
 
 def _note_usage(usage: _Usage, out: Decoded) -> None:
@@ -230,19 +223,26 @@ def _note_usage(usage: _Usage, out: Decoded) -> None:
         out.cached_tokens = usage.prompt_tokens_details.cached_tokens
 
 
-def _read_loosely(data: bytes) -> _Chunk:
-    """A chunk from any JSON at all: what has an unexpected type counts as not sent."""
-    value = msgspec.json.decode(data)
+def _read_loosely(data: bytes, name: str, out: Decoded) -> _Chunk | None:
+    """A chunk from any JSON at all, where what has an unexpected type counts as not sent; None if it is no JSON."""
+    if not data:
+        return _Chunk()
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as e:
+        text = data.decode(errors="replace")
+        out.error = out.error or (
+            ("error_event", text) if name == "error" else ("malformed", f"not JSON ({e}): {text}")
+        )
+        return None
     if not isinstance(value, dict):
         return _Chunk()
-    choices = value.get("choices")
-    usage = value.get("usage")
+    choices, usage = value.get("choices"), value.get("usage")
+    listed = choices if isinstance(choices, list) else []
     return _First(
         id=_text(value.get("id")),
         model=_text(value.get("model")),
-        choices=[_loose_choice(choice) for choice in choices if isinstance(choice, dict)]
-        if isinstance(choices, list)
-        else [],
+        choices=[_loose_choice(choice) for choice in listed if isinstance(choice, dict)],
         usage=_loose_usage(usage) if isinstance(usage, dict) else None,
         error=value.get("error"),
     )
