@@ -9,7 +9,7 @@ bytes lack. A stream whose terminal marker came is a success, however its connec
 import re
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from time import time_ns
@@ -200,7 +200,7 @@ def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Diale
         result.error, result.error_detail = error
 
 
-def _is_whole_json(answer: Answer, pieces: list[bytes]) -> bool:
+def _is_whole_json(answer: Answer, pieces: Sequence[bytes]) -> bool:
     """Whether what was to be a stream of events is one document, by its type or, where that is no help, its first
     byte."""
     kind = answer.headers.get(b"content-type", b"").lower()

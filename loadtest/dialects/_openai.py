@@ -67,6 +67,9 @@ class _First(_Chunk):
     model: str | None = None
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are not the JSON hoped for."""
+
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_first = msgspec.json.Decoder(_First).decode
 _encode = msgspec.json.Encoder().encode
@@ -121,7 +124,7 @@ def decode_stream(pieces: Sequence[bytes]) -> Decoded:
             break
         try:
             chunk: _Chunk | None = decode(data)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             chunk = _read_loosely(data, name, out)
         if chunk is None or _is_error(chunk, data, name, out):
             continue
@@ -141,7 +144,7 @@ def decode_body(body: bytes) -> Decoded:
     out = Decoded()
     try:
         chunk: _Chunk | None = _decode_first(body)
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         chunk = _read_loosely(body, "", out)
     if chunk is None or _is_error(chunk, body, "", out):
         return out
@@ -166,11 +169,24 @@ def _is_error(chunk: _Chunk, data: bytes, name: str, out: Decoded) -> bool:
     if chunk.choices and chunk.error is None and name != "error":
         return False
     if chunk.error is None and name != "error":
-        value = msgspec.json.decode(data) if data and chunk.usage is None else None
+        value = _any_json(data) if data and chunk.usage is None else None
         if not isinstance(value, dict) or not (value.get("object") == "error" or {"message", "code"} <= value.keys()):
             return False
-    out.error = out.error or ("error_event", data.decode(errors="replace"))
+    out.error = out.error or ("error_event", _shown(data))
     return True
+
+
+def _any_json(data: bytes) -> object:
+    """None where what the typed decoder skipped cannot be read."""
+    try:
+        return msgspec.json.decode(data)
+    except UNREADABLE:
+        return None
+
+
+def _shown(data: bytes) -> str:
+    """As much of it as a message can use."""
+    return data[:8192].decode(errors="replace")
 
 
 def _note_identity(chunk: _Chunk, out: Decoded) -> bool:
@@ -229,8 +245,8 @@ def _read_loosely(data: bytes, name: str, out: Decoded) -> _Chunk | None:
         return _Chunk()
     try:
         value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as e:
-        text = data.decode(errors="replace")
+    except UNREADABLE as e:
+        text = _shown(data)
         out.error = out.error or (
             ("error_event", text) if name == "error" else ("malformed", f"not JSON ({e}): {text}")
         )
