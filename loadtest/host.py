@@ -45,7 +45,7 @@ from loadtest.types import TOKEN_KINDS, Result
 
 STORE_EVERY_S = 1.0  # an insert of one row costs the store what one of three hundred does
 READ_BYTES = 1 << 20
-LOOK_EVERY_NS = 1_000_000_000
+LOOK_EVERY_NS = 500_000_000
 RESTARTS = 3
 CLOSE_WITHIN_S = 10
 
@@ -103,7 +103,7 @@ class Host:
         self._resumes: dict[int, Resume] = {}
         self._since_report: list[bytes] = []  # results read since the last report: what it could not count yet
         self._cpu_of_the_dead_s = 0.0
-        self._looked_ns = 0  # raw monotonic clock of the newest report that was looked at for clock and pressure
+        self._looked_ns = 0  # raw monotonic clock of the newest report that was looked at for pressure
         self._skew = Skew()
         self._gauge = Gauge()
         self._no_more_frames = threading.Event()
@@ -251,20 +251,20 @@ class Host:
         status.cpu_s = self._cpu_of_the_dead_s + report.cpu_s
         status.peak_rss_bytes = max(status.peak_rss_bytes, report.peak_rss_bytes)
         status.dropped = max(status.dropped, report.dropped_frames)
-        if report.monotonic_raw_ns - self._looked_ns >= LOOK_EVERY_NS:
-            self._look(report)
-
-    def _look(self, report: Report) -> None:
-        """Once a second: has the clock been set, and is the worker short of CPU while a measured stage goes on."""
-        self._looked_ns = report.monotonic_raw_ns
         self._skew.note(Pair(report.at_ns, report.monotonic_raw_ns))
+        status.clock_step_ns, status.clock_slew_ppm = self._skew.step_ns, self._skew.slew_ppm
+        if report.monotonic_raw_ns - self._looked_ns >= LOOK_EVERY_NS:
+            self._looked_ns = report.monotonic_raw_ns
+            self._look_for_pressure(report)
+
+    def _look_for_pressure(self, report: Report) -> None:
+        """While a measured stage goes on, and once when it has ended."""
         stages = self.setup.plan.stages
-        if any(c.first_start_ns and not c.drained_ns and not stages[c.stage].warmup for c in report.stages):
+        measuring = any(c.first_start_ns and not c.drained_ns and not stages[c.stage].warmup for c in report.stages)
+        if measuring or self._gauge.running:
             self._gauge.note(pressure.moment(self._status.pid, report.monotonic_raw_ns, report.cpu_s))
-        else:
+        if not measuring:
             self._gauge.pause()
-        self._status.clock_step_ns = self._skew.step_ns
-        self._status.clock_slew_ppm = self._skew.slew_ppm
         self._status.pressure = self._gauge.pressure
 
     def _book_dead(self) -> None:

@@ -1,6 +1,6 @@
 """What kept a worker from its core: its own work, other processes, its cgroup's quota, its machine's hypervisor.
 
-A host takes a `Moment` about once a second while a measured stage goes on; `Gauge` turns them into shares of that time.
+A host takes a `Moment` about twice a second while a measured stage goes on; `Gauge` turns them into shares of that time.
 Linux tells all of it in files; what a system does not tell counts as 0 there.
 """
 
@@ -42,6 +42,10 @@ class Gauge:
         self.pressure = Pressure()
         self._recent: deque[Moment] = deque()  # what the newest SUSTAINED_NS begin with, and since
         self._watched_ns = self._throttled_ns = self._stolen = self._ticks = 0
+
+    @property
+    def running(self) -> bool:
+        return bool(self._recent)
 
     def pause(self) -> None:
         self._recent.clear()

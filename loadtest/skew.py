@@ -9,6 +9,7 @@ from collections import deque
 
 from msgspec import Struct
 
+EVERY_NS = 1_000_000_000
 TRIES = 5
 CLOSE_ENOUGH_NS = 5_000
 STEP_NS = 5_000_000
@@ -48,6 +49,9 @@ class Skew:
         self._pairs.clear()
 
     def note(self, new: Pair) -> None:
+        """A pair at least a second younger than the last one; others tell nothing new."""
+        if self._pairs and new.raw_ns - self._pairs[-1].raw_ns < EVERY_NS:
+            return
         if self._pairs:
             step_ns = abs(_disagreement_ns(self._pairs[-1], new))
             self.step_ns = max(self.step_ns, step_ns)

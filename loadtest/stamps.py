@@ -14,7 +14,9 @@ of them counts, and a source that is missing on some system only makes the uncer
 3. The event loop's polls. A poll that did not report this socket saw it empty. And if the poll that did report it had
    to sleep first, the socket was empty when it began, and its first arrival did not come before what ended the sleep:
    the poll's return, less what the thread then waited for a core (the second number of /proc/thread-self/schedstat),
-   less `WAKE_UP_NS` for what that number does not hold (the interrupt of an idle core, system calls).
+   less `WAKE_UP_NS` for what that number does not hold (the interrupt of an idle core, system calls). A process that
+   is stopped in its sleep, or whose whole machine is, waits without being counted: a timer ends every poll within
+   `TICK_S`, so one that took much longer proves it, and only the poll's beginning is trusted.
 
 Source 3 trusts the loop to report every ready socket in one poll. libev reports at most 64 at first and doubles that
 as often as it is reached, so in the few polls of a process's life that reach a new record it is too sure by one poll.
@@ -40,6 +42,8 @@ CLOSE_WAIT = 8
 WAKE_UP_NS = 100_000
 SLEPT_NS = 100_000  # a poll that took longer, and not for want of a core, slept
 IDLE_NS = 1_000_000  # after a poll this long there is time to read schedstat
+TICK_S = 0.02
+STOPPED_NS = 30_000_000  # a poll that took longer, and not for want of a core, slept through a tick
 
 
 def stamping_socket() -> _socket.socket | None:
@@ -128,11 +132,13 @@ class PollClock:
         ]
         self._watchers[0].start(self._before_poll)
         self._watchers[1].start(self._after_poll)
+        self._watchers.append(loop.timer(TICK_S, repeat=TICK_S, ref=False))
+        self._watchers[2].start(lambda: None)
 
     def _before_poll(self) -> None:
         self._empty_ns = self._before_ns
         if self._after_ns - self._before_ns > IDLE_NS and (growth_ns := self._waited_for_core_ns()) is not None:
-            self._empty_ns = max(self._before_ns, self._after_ns - growth_ns - WAKE_UP_NS)
+            self._empty_ns = self._slept_until_ns(growth_ns)
         self._before_ns = time_ns()
 
     def _after_poll(self) -> None:
@@ -144,6 +150,12 @@ class PollClock:
         growth_ns = self._waited_for_core_ns() if polled_ns > SLEPT_NS else None
         if growth_ns is None or polled_ns - growth_ns <= SLEPT_NS:
             return self._empty_ns
+        return self._slept_until_ns(growth_ns)
+
+    def _slept_until_ns(self, growth_ns: int) -> int:
+        """When the present poll's sleep was ended, at the earliest."""
+        if self._after_ns - self._before_ns - growth_ns > STOPPED_NS:
+            return self._before_ns
         return max(self._before_ns, self._after_ns - growth_ns - WAKE_UP_NS)
 
     def _waited_for_core_ns(self) -> int | None:

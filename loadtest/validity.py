@@ -225,13 +225,14 @@ _RULES = (
     ),
     Rule(
         name="uncertainty",
-        limit=25,
+        limit=100,
         unit="ms",
         of_group=lambda g: g.uncertainty_p99_ms or 0,
         says="1% of the requests or more have a stamp that is uncertain by {value:.3g} ms",
         doc="The kernel keeps one stamp for all that a read finds. Where a read found several chunks, the first of them "
-        "may have come earlier, by at most the uncertainty; a request's is its largest. INVALID when more than 1% of "
-        "the requests of a stage and target exceed the limit.",
+        "may have come earlier, by at most the uncertainty. INVALID when 1% of the requests of a stage and target or more "
+        "have a stamp worse than the limit. A request's uncertainty is that of the worst of all its chunks, so one pause "
+        "of the worker marks every stream of that moment: the limit is as long as a pause that cannot be called short.",
         advice="the worker read too late: use more workers or fewer streams each",
     ),
     Rule(

@@ -15,9 +15,9 @@ from loadtest.account import account
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot, View, new_run_id
-from loadtest.store import Store
+from loadtest.store import Address, Store
 from loadtest.types import Plan
-from loadtest.validity import Account
+from loadtest.validity import Account, Facts, validity
 
 PLAN = """
 name: test
@@ -58,11 +58,12 @@ def drive(
     workers: int = 1,
     view: View | None = None,
     interrupts: Interrupts | None = None,
+    address: Address | None = None,
 ) -> tuple[Snapshot, Account]:
     """One run without its report. The account holds what the store holds."""
     run = new_run_id()
     setups = [Setup(run, plan, {}, shard, workers) for shard in range(workers)]
-    fleet = LocalFleet(setups, store.address, directory)
+    fleet = LocalFleet(setups, address or store.address, directory)
     try:
         snapshot = Driver(plan, run, fleet, view or Watched(), interrupts or Interrupts()).go()
     finally:
@@ -156,6 +157,9 @@ def test_killed_worker_under_open_load(simulator: str, store: Store, tmp_path: P
     assert booked.integrity.scheduled == 2 * 250
     assert booked.generator.workers_restarted == 1
     assert booked.integrity.missed_by["worker_lost"] > 0
+    assert sum(booked.unsent["open"].values()) == booked.integrity.missed + booked.integrity.unknown
+    reasons = {reason.partition(":")[0] for reason in validity(Facts(account=booked)).reasons}
+    assert {"worker_lost", "missed"} <= reasons <= {"worker_lost", "missed", "unknown"}
     assert booked.integrity.unknown <= 2 * 50 * 0.1 / 2 + 2, "a tenth of a second of half the load"
     late = [seq for seq, worker in rows(store, snapshot, "seq, worker") if worker == 0 and seq > 220]
     assert late, "the restarted worker took its share up again"
