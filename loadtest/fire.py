@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import gevent
 
-from loadtest import __version__, dialects
-from loadtest.dialects import Decoded, Dialect, Request
+from loadtest import __version__, dialects, tokens
+from loadtest.dialects import Decoded, Dialect, Request, text_of
 from loadtest.prompts import Prompt
 from loadtest.types import TOKEN_KINDS, ChunkKind, ErrorWord, Plan, Result, Target, trace_id
 from loadtest.wire import Answer, Broken, Flight, Wire, decoded_pieces
@@ -30,6 +30,7 @@ REQUEST_ID_HEADERS = (
 )  # fmt: skip
 DETAIL_CHARACTERS = 300
 BODY_CHARACTERS_IN_DETAIL = 4000
+LONG_CHARACTERS = 20_000
 TOKENS_OF_KIND = bytes(kind in TOKEN_KINDS for kind in range(256))
 
 Kind = Literal["load", "capacity", "probe"]
@@ -45,6 +46,7 @@ class Fire:
         self._run = run
         self._worker = worker
         self._dialects: list[Dialect] = [dialects.load(target.dialect) for target in plan.targets]
+        self._tokenizers = [_tokenizer(target.tokenizer or plan.tokenizer) for target in plan.targets]
         self._hosts = [_host_header(target) for target in plan.targets]
         self._flights: weakref.WeakKeyDictionary[gevent.Greenlet, Flight] = weakref.WeakKeyDictionary()
         self._wire = Wire(plan.targets)
@@ -114,7 +116,10 @@ class Fire:
             terminal=dialect.TERMINAL if dialect.streams(target) else b"",
         )
         _note_answer(result, answer)
-        _note_meaning(result, answer, target, dialect)
+        tokenizer = self._tokenizers[index]
+        decoded = _note_meaning(result, answer, target, dialect, keep_texts=tokenizer is not None)
+        if tokenizer is not None and decoded.texts:
+            _count_tokens(result, decoded, tokenizer, prompt)
 
 
 # the way out
@@ -174,7 +179,7 @@ def _note_answer(result: Result, answer: Answer) -> None:
         result.retry_after_s = retry_after_s(retry_after.decode("latin-1"), time.time())
 
 
-def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Dialect) -> None:
+def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Dialect, *, keep_texts: bool) -> Decoded:
     """What the dialect makes of it, and how it ended."""
     result.streamed = dialect.streams(target)
     decoded = Decoded()
@@ -185,9 +190,9 @@ def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Diale
             if result.streamed and _is_whole_json(answer, pieces):
                 result.streamed = False  # asked for a stream, answered in one
             if result.streamed:
-                decoded = dialect.decode_stream(pieces)
+                decoded = dialect.decode_stream(pieces, keep_texts)
             elif answer.complete:
-                decoded = dialect.decode_body(b"".join(pieces))
+                decoded = dialect.decode_body(b"".join(pieces), keep_texts)
         except Broken as e:
             broken = e
     _note_chunks(result, answer, decoded)
@@ -198,6 +203,7 @@ def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Diale
     error = _error(answer, decoded, broken, target, dialect)
     if error is not None:
         result.error, result.error_detail = error
+    return decoded
 
 
 def _is_whole_json(answer: Answer, pieces: Sequence[bytes]) -> bool:
@@ -239,12 +245,54 @@ def _note_tokens(result: Result, decoded: Decoded) -> None:
     if not result.streamed:
         result.chunk_tokens = [output] * len(decoded.chunk_kind)
         return
+    result.chunk_tokens = _told_tokens(decoded)
     one_each = bytes(decoded.chunk_kind).translate(TOKENS_OF_KIND)
     if decoded.reasoning_tokens and ChunkKind.REASONING not in decoded.chunk_kind:
         output -= decoded.reasoning_tokens  # counted, but never sent
-    if sum(one_each) == output:
+    if sum(one_each) == output and result.chunk_tokens in ([], list(one_each)):
         result.token_source = "usage_matched"
         result.chunk_tokens = list(one_each)
+
+
+def _told_tokens(decoded: Decoded) -> list[int]:
+    """Tokens of each chunk where the server told the total so far with every token chunk; else empty.
+
+    What it counted while it sent nothing belongs to the next chunk that carries something.
+    """
+    totals = dict(decoded.totals)
+    told = 0
+    out = [0] * len(decoded.chunk_kind)
+    for at, kind in enumerate(decoded.chunk_kind):
+        if kind in TOKEN_KINDS:
+            total = totals.get(at, -1)
+            if total < told:
+                return []
+            out[at], told = total - told, total
+    return out if told else []
+
+
+def _count_tokens(result: Result, decoded: Decoded, tokenizer: tokens.Tokenizer, prompt: Prompt) -> None:
+    """What the server left open, by the tokenizer."""
+    if result.input_tokens is None:
+        result.input_tokens = _count(tokenizer, text_of(prompt))
+    if result.output_tokens is not None and result.chunk_tokens:
+        return
+    counts = tokens.per_chunk(tokenizer, decoded.chunk_kind, decoded.texts)
+    result.chunk_tokens = counts
+    if result.output_tokens is None:
+        result.output_tokens = sum(counts)
+        result.token_source = "tokenizer"
+
+
+def _count(tokenizer: tokens.Tokenizer, text: str) -> int:
+    """A long text is counted in a thread: what arrives meanwhile is read."""
+    if len(text) < LONG_CHARACTERS:
+        return tokenizer.count(text)
+    return int(gevent.get_hub().threadpool.apply(tokenizer.count, (text,)))
+
+
+def _tokenizer(path: str | None) -> tokens.Tokenizer | None:
+    return None if path is None else tokens.opened(path)
 
 
 def _error(

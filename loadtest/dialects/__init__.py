@@ -32,6 +32,8 @@ class Decoded(Struct):
     chunk_at: list[int] = field(default_factory=list)
     chunk_kind: list[int] = field(default_factory=list)
     chunk_bytes: list[int] = field(default_factory=list)  # of the text or tool call it carried, as UTF-8
+    texts: list[str] = field(default_factory=list)  # of each chunk, where they were asked for
+    totals: list[tuple[int, int]] = field(default_factory=list)  # (chunk, output tokens up to it) where it told
     terminal_at: int | None = None  # index of the piece that ended the terminal marker
     finish_reason: str = ""
     response_id: str = ""
@@ -61,9 +63,10 @@ class Dialect(Protocol):
     def accepts(self, target: Target, status: int) -> bool:
         """Whether this HTTP status is the one of a success."""
 
-    def decode_stream(self, pieces: Sequence[bytes]) -> Decoded: ...
+    def decode_stream(self, pieces: Sequence[bytes], keep_texts: bool = False) -> Decoded:
+        """`keep_texts` for whoever wants to tokenise them."""
 
-    def decode_body(self, body: bytes) -> Decoded: ...
+    def decode_body(self, body: bytes, keep_texts: bool = False) -> Decoded: ...
 
 
 def names() -> list[str]:

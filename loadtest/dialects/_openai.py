@@ -6,7 +6,7 @@ at all is `malformed`. Chat and completions differ in where the text lies (`delt
 so one set of structs reads both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -60,6 +60,15 @@ class _Chunk(Struct):
     error: Any = None
 
 
+class _Function(Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(Struct):
+    function: _Function | None = None
+
+
 class _First(_Chunk):
     """A chunk read for what is the same in all of them as well."""
 
@@ -72,6 +81,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _decode = msgspec.json.Decoder(_Chunk).decode
 _decode_first = msgspec.json.Decoder(_First).decode
+_decode_tool_call = msgspec.json.Decoder(_ToolCall).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -97,7 +107,10 @@ def request(target: Target, path: str, said: dict[str, object], max_tokens: int 
     if max_tokens is not None:
         body["max_tokens"] = max_tokens
     if target.stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        options = {"include_usage": True}
+        if target.continuous_usage:
+            options["continuous_usage_stats"] = True
+        body |= {"stream": True, "stream_options": options}
     body |= target.body
     defaults = {
         "Content-Type": "application/json",
@@ -114,7 +127,7 @@ def request(target: Target, path: str, said: dict[str, object], max_tokens: int 
     )
 
 
-def decode_stream(pieces: Sequence[bytes]) -> Decoded:
+def decode_stream(pieces: Sequence[bytes], keep_texts: bool = False) -> Decoded:
     out = Decoded()
     at, kinds, sizes = out.chunk_at, out.chunk_kind, out.chunk_bytes
     decode: Any = _decode_first
@@ -134,12 +147,14 @@ def decode_stream(pieces: Sequence[bytes]) -> Decoded:
         at.append(index)
         kinds.append(kind)
         sizes.append(size)
+        if keep_texts:
+            out.texts.append(_text_in(chunk))
     if out.error is None:
         out.error = _verdict(out, sum(map(len, pieces)))
     return out
 
 
-def decode_body(body: bytes) -> Decoded:
+def decode_body(body: bytes, keep_texts: bool = False) -> Decoded:
     """One chunk for the whole answer; it counts as content where it has any, else as reasoning or tool call."""
     out = Decoded()
     try:
@@ -151,6 +166,8 @@ def decode_body(body: bytes) -> Decoded:
     _note_identity(chunk, out)
     kind, size = _carried(chunk, out)
     out.chunk_at, out.chunk_kind, out.chunk_bytes = [0], [kind], [size]
+    if keep_texts:
+        out.texts = [_text_in(chunk)]
     if kind in (EMPTY, USAGE):
         out.error = ("empty", "an answer without content, reasoning or tool call")
     return out
@@ -229,10 +246,37 @@ def _rarely_carried(said: _Said) -> tuple[int, int]:
     return EMPTY, 0
 
 
+def _text_in(chunk: _Chunk) -> str:
+    """All that the model wrote in a chunk."""
+    return "".join(part for choice in chunk.choices for part in _texts_in(choice) if part)
+
+
+def _texts_in(choice: _Choice) -> Iterator[str | None]:
+    yield choice.text
+    if said := choice.delta or choice.message:
+        yield said.reasoning or said.reasoning_content
+        yield said.content or said.refusal
+        for call in said.tool_calls or ():
+            yield from _texts_in_call(call)
+
+
+def _texts_in_call(call: msgspec.Raw) -> Iterator[str | None]:
+    """Name and arguments of the function; what is said in another form is not looked for."""
+    try:
+        function = _decode_tool_call(call).function
+    except UNREADABLE:
+        return
+    if function is not None:
+        yield function.name
+        yield function.arguments
+
+
 def _note_usage(usage: _Usage, out: Decoded) -> None:
     """The last one stands: servers that report as they go report totals."""
     out.input_tokens = usage.prompt_tokens
     out.output_tokens = usage.completion_tokens
+    if usage.completion_tokens is not None:
+        out.totals.append((len(out.chunk_kind), usage.completion_tokens))
     if usage.completion_tokens_details is not None:
         out.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
     if usage.prompt_tokens_details is not None:

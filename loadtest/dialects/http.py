@@ -97,9 +97,9 @@ def accepts(target: Target, status: int) -> bool:
     return status == target.expect_status
 
 
-def decode_stream(_pieces: Sequence[bytes]) -> Decoded:
+def decode_stream(_pieces: Sequence[bytes], _keep_texts: bool = False) -> Decoded:
     return Decoded()
 
 
-def decode_body(_body: bytes) -> Decoded:
+def decode_body(_body: bytes, _keep_texts: bool = False) -> Decoded:
     return Decoded()
