@@ -9,7 +9,6 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import accumulate
 from typing import Any
 
 import brotli
@@ -857,7 +856,7 @@ def _breaks(voice: Voice) -> Iterator[Case]:
 
 
 def _impatient() -> dict[str, Any]:
-    return {"timeouts": {"first_byte_s": 0.1, "idle_s": 0.1}}
+    return {"timeouts": {"first_byte_s": 0.25, "idle_s": 0.25}}
 
 
 def _with(expect: Expect, **changes: Any) -> Expect:
@@ -889,7 +888,3 @@ def _http_only() -> Iterator[Case]:
         "404 as expected", [document(body, status="404 Not Found")], _with(answered, status=404), {"expect_status": 404}
     )
     yield Case("an empty answer", [document(b"")], answered)
-
-
-def ends(parts: Sequence[bytes]) -> list[int]:
-    return list(accumulate(map(len, parts)))
