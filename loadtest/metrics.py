@@ -553,14 +553,15 @@ def _refuse_mixing(metrics: Iterable[Metric], by: Sequence[str]) -> None:
 
 
 def catalogue() -> str:
-    """docs/metrics.md."""
+    """The first half of docs/metrics.md; definitions.py has the second."""
     out = [
         "# Metrics",
         "",
         "Every figure in the terminal, on the pages, in Grafana, in an SLO and in the report is one of these.",
         "Each is SQL over one row of the table `requests`: a number, an array of values to pool, a 0 or 1",
         "to take the share of, or, for a rate, an array of amounts and another of the instants they happened at.",
-        "Made by `python -m loadtest.metrics > docs/metrics.md`.",
+        "What other tools mean by the same words stands [below](#what-others-mean-by-the-same-words).",
+        "Made by `python -m loadtest.definitions > docs/metrics.md`.",
         "",
         "| metric | unit | kind | better | stat |",
         "|---|---|---|---|---|",
@@ -579,7 +580,3 @@ def catalogue() -> str:
 
 
 _RULES = (__doc__ or "").partition("\nRules that hold for all of them:\n")[2].strip()
-
-
-if __name__ == "__main__":
-    print(catalogue(), end="")
