@@ -7,6 +7,7 @@ is a process of its own. Secrets come by method call: constructor arguments are 
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from cluster import files
@@ -23,6 +25,7 @@ from loadtest.frames import Setup
 from loadtest.host import Host
 from loadtest.store import Address
 
+PROBE_S = 5
 PLACED_WITHIN_S = 60
 ANSWER_WITHIN_S = 15
 FRAMES_PIECE_BYTES = 8 << 20
@@ -117,6 +120,9 @@ class RayFleet:
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
         options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
+        if not self._own:
+            _probe(os.environ["RAY_ADDRESS"])
+            _use_token()
         if self._own:
             cpus = max(os.cpu_count() or 1, self.workers)  # a third one-CPU actor on two CPUs would pend for ever
             options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
@@ -126,7 +132,8 @@ class RayFleet:
         except (RayError, ConnectionError, ValueError, RuntimeError) as e:
             where = os.environ.get("RAY_ADDRESS", "a local Ray")
             raise RunFailed(
-                f"no Ray at {where}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it"
+                f"no Ray at {where}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it; where it asks for "
+                "a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token)?"
             ) from e
 
     def _await_placement(self) -> None:
@@ -138,6 +145,25 @@ class RayFleet:
                 f"{self.workers} workers of one CPU each were not placed within {PLACED_WITHIN_S} s: {free:g} CPUs are free "
                 "in the cluster; use fewer --workers or add nodes"
             ) from None
+
+
+def _probe(address: str) -> None:
+    """Ray itself tries for minutes before it says that nobody is there."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return  # auto, ray://...: for Ray to find
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except OSError as e:
+        raise RunFailed(
+            f"no Ray at {address}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it"
+        ) from e
+
+
+def _use_token() -> None:
+    """Ray makes a token for each user and `ray start` then asks for it, but a client told an address does not send it."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _answer(ref: Any, deadline: float) -> Any:

@@ -97,7 +97,7 @@ def new_run_id() -> str:
 
 
 class Interrupts:
-    """Counts Ctrl-C (and SIGTERM) while active: the first ends the run in order, the second at once."""
+    """Counts Ctrl-C (and SIGTERM, and a closed terminal): the first ends the run in order, the second at once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -108,7 +108,7 @@ class Interrupts:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         try:
             yield self
         finally:

@@ -53,8 +53,7 @@ def run(
     directory = (out or Path("runs") / run_id).resolve()
     with Interrupts().caught() as interrupts, open_store(store or plan.store) as database:
         database.migrate()
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "plan.yaml").write_text(plans.dump(plan))
+        _begin_directory(directory, plan)
         snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, live.view(quiet))
         try:
             figures = _report(database, snapshot, directory)
@@ -63,6 +62,17 @@ def run(
             raise ResultsNotStored(f"the run is over, but its store failed: {e}; its results are in {frames}") from e
     live.final(figures, directory)
     return exit_status(figures, snapshot.interrupted)
+
+
+def _begin_directory(directory: Path, plan: Plan) -> None:
+    """A run's directory is its own: files of two runs side by side would be taken for one."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.glob("*.frames")):
+            raise RunFailed(f"{directory} holds the frames of another run; give another --out, or remove it")
+        (directory / "plan.yaml").write_text(plans.dump(plan))
+    except OSError as e:
+        raise RunFailed(f"nothing can be written to {directory}: {e.strerror}; give another --out") from None
 
 
 def _report(store: Store, snapshot: Snapshot, directory: Path) -> dict[str, Any]:

@@ -29,7 +29,8 @@ stages:
 slos:
   - {{metric: ttft_ms, stat: p50, limit: {limit}}}
 fleet: {{workers: 2}}
-validity: {{schedule_lag: 10000, uncertainty: 10000, worker_cpu: 1, stolen: 1, throttled: 1}}  # these tests share their machine with others
+# these tests share their machine with others
+validity: {{schedule_lag: 10000, uncertainty: 10000, worker_cpu: 1, stolen: 1, throttled: 1}}
 """
 
 
@@ -182,6 +183,20 @@ def test_wrong_plan_is_status_2_and_sends_nothing(
     assert out == ""
     assert not (place.directory / "out").exists()
     assert not (place.directory / "store").exists()
+
+
+def test_directory_of_another_run_is_refused(place: Place, provider: str) -> None:
+    plan = place.plan(provider, duration_s=0.5)
+    assert place.run("run", plan, "--out", "out")[0] == 0
+    before = (place.directory / "out" / "summary.json").read_text()
+    status, _, err = place.run("run", plan, "--out", "out")
+    assert status == 2
+    assert "give another --out" in err
+    assert (place.directory / "out" / "summary.json").read_text() == before
+    (place.directory / "file").touch()
+    status, _, err = place.run("run", plan, "--out", "file/out")
+    assert status == 2
+    assert "nothing can be written" in err
 
 
 def test_missing_key_is_status_2(place: Place, provider: str) -> None:

@@ -36,12 +36,13 @@ def plan(simulator: str, tmp_path: Path) -> Path:
 
 
 def run(plan: Path, *options: str, **environment: str) -> tuple[dict[str, object], subprocess.CompletedProcess[str]]:
+    out = plan.parent / f"out-{environment.get('RAY_ADDRESS', options[1])}"
     clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
-        [LOADTEST, "run", str(plan), "--store", str(plan.parent / "store"), "--out", str(plan.parent / "out"), *options],
+        [LOADTEST, "run", str(plan), "--store", str(plan.parent / "store"), "--out", str(out), *options],
         env={**clean, "TEST_KEY": KEY, **environment}, capture_output=True, text=True, timeout=110, cwd=plan.parent,
     )  # fmt: skip
-    summary = plan.parent / "out" / "summary.json"
+    summary = out / "summary.json"
     return json.loads(summary.read_text()) if summary.exists() else {}, done
 
 
@@ -101,7 +102,9 @@ def test_cluster_that_others_started_is_left_running(plan: Path, cluster: str) -
     assert done.returncode in (0, 3), done.stdout + done.stderr
     integrity = summary["integrity"]
     assert integrity["sent"] == integrity["stored"] > 100  # type: ignore[index]
-    assert (plan.parent / "out" / "worker-1.frames").stat().st_size > 1000, "frames came from the actors' nodes"
+    assert (plan.parent / f"out-{cluster}" / "worker-1.frames").stat().st_size > 1000, (
+        "frames came from the actors' nodes"
+    )
     assert not list(Path("/tmp").glob(f"loadtest-{summary['run']}-*")), "nothing stays on a node"
     assert processes(r"gcs_server"), "it was not ours to stop"
     _, done = run(plan, "--on", "ray", "--workers", "3", RAY_ADDRESS="127.0.0.1:1")
