@@ -84,11 +84,26 @@ def report(
     check: Annotated[
         bool, typer.Option("--check", help="Exit as the run did: 1 breached, 3 INVALID, 5 undecided.")
     ] = False,
+    as_tool: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="TOOL",
+            help="Print what another tool would have printed of this run: vllm, aiperf, guidellm ... "
+            "(loadtest metrics lists them); with --format as json or csv.",
+            show_default=False,
+        ),
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Report on a stored run again."""
     from loadtest import session
 
+    if as_tool is not None and check:
+        raise typer.BadParameter("no objective is judged by another tool's figures; leave --check or --as out")
+    if as_tool is not None:
+        session.report_as(run, as_tool, format.value, out, store)
+        return
     raise typer.Exit(session.report(run, format.value, out, check, store))
 
 
@@ -102,11 +117,12 @@ def runs(store: StoreOption = None) -> None:
 
 @app.command()
 def metrics() -> None:
-    """List every metric with its unit and definition."""
+    """List every metric with its unit and definition, and apart from them what other tools mean."""
     from loadtest import live
     from loadtest.metrics import METRICS
 
     live.catalogue(METRICS.values())
+    live.catalogue_of_others()
 
 
 @app.command()
@@ -156,26 +172,32 @@ app.add_typer(store_app, name="store")
 
 @store_app.command("status")
 def store_status(store: StoreOption = None) -> None:
-    """Say where the store is, how large, and how to reach it."""
-    from loadtest import session
+    """Say where the store is, what it holds, and how other programs reach it."""
+    from loadtest import store_commands
 
-    session.store_status(store)
+    store_commands.status(store)
 
 
 @store_app.command("query")
 def store_query(sql: Annotated[str, typer.Argument(metavar="SQL")], store: StoreOption = None) -> None:
-    """Run one SQL query and print its rows as JSON lines."""
-    from loadtest import session
+    """Run one SQL query, which can only read, and print its rows as JSON lines (docs/store.md)."""
+    from loadtest import store_commands
 
-    session.store_query(sql, store)
+    store_commands.query(sql, store)
 
 
 @store_app.command("serve")
-def store_serve(store: StoreOption = None) -> None:
-    """Keep the embedded store up until Ctrl-C, so that other programs can query it."""
-    from loadtest import session
+def store_serve(
+    store: StoreOption = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Of the embedded store, on 127.0.0.1; any free one unless given."),
+    ] = None,
+) -> None:
+    """Keep the embedded store up until Ctrl-C, so that other programs can query it, and say how."""
+    from loadtest import store_commands
 
-    session.store_serve(store)
+    store_commands.serve(store, port)
 
 
 def _fleet_on(on: On) -> Any:

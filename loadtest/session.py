@@ -20,7 +20,7 @@ from loadtest.account import account
 from loadtest.errors import ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
-from loadtest.report import export, html
+from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
 from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_nonce
 from loadtest.spans import RESOURCE, SCOPE
@@ -33,11 +33,6 @@ RUNS = """
     SELECT run, started_ns, ended_ns, plan_name, account, requests, failed FROM runs
     LEFT JOIN (SELECT run, count() AS requests, countIf(error != '') AS failed FROM requests GROUP BY run) r USING run
     ORDER BY started_ns"""
-SIZES = """
-    SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts
-    WHERE active AND database = currentDatabase() AND table IN ('otel_traces', 'requests', 'stages', 'runs')
-    GROUP BY table ORDER BY table"""
-
 MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
 
 
@@ -132,6 +127,28 @@ def report(run: str, format: str, out: Path | None, check: bool, store: str | No
     return exit_status(figures, interrupted) if check else 0
 
 
+def report_as(run: str, tool: str, format: str, out: Path | None, store: str | None) -> None:
+    """`loadtest report --as`: what another tool would have printed of a stored run."""
+    tools = others.tools_named(tool)
+    with open_store(store) as database:
+        database.migrate()
+        run_id = find_run(database, run)
+        groups = others.groups(database, run_id)
+        figures = [said for each in tools for said in others.said(database, run_id, each, groups)]
+    suffix, text = {
+        "html": lambda: ("txt", "\n".join(others.plain(run_id, tools, figures)) + "\n"),
+        "json": lambda: ("json", json.dumps(others.as_json(run_id, tools, figures), indent=1) + "\n"),
+        "csv": lambda: ("csv", others.as_csv(run_id, figures)),
+    }[format]()
+    if out is None:
+        print(text, end="")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"as-{tool}.{suffix}"
+    path.write_text(text)
+    print(path)
+
+
 def find_run(store: Store, run: str) -> str:
     """The id of the one run that `run` means: an id, its beginning, or "last"."""
     rows = store.query("SELECT run FROM runs ORDER BY started_ns")
@@ -151,32 +168,6 @@ def list_runs(store: str | None) -> None:
     with open_store(store) as database:
         database.migrate()
         live.runs(database.query(RUNS), str(database.address))
-
-
-def store_status(store: str | None) -> None:
-    with open_store(store) as database:
-        database.migrate()
-        address = database.address
-        print(f"store      {address}")
-        print(f"answers    http://{address.host}:{address.port}, user {address.user}, database {address.database}")
-        for row in database.query(SIZES):
-            print(f"{row['table']:<10} {row['rows']:>12,} rows  {row['bytes'] / 1e6:>10,.1f} MB")
-
-
-def store_query(sql: str, store: str | None) -> None:
-    with open_store(store) as database:
-        for row in database.query(sql):
-            print(json.dumps(row, default=str))
-
-
-def store_serve(store: str | None) -> None:
-    """Hold a lease on the store until interrupted."""
-    with open_store(store) as database, Interrupts().caught() as interrupts:
-        database.migrate()
-        address = database.address
-        print(f"{address} answers at http://{address.host}:{address.port} until Ctrl-C", flush=True)
-        while not interrupts.count:
-            interrupts.wait(3600)
 
 
 def record(store: Store, snapshot: Snapshot, booked: Account) -> None:

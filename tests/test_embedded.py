@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from loadtest.store import (
+    BadSpec,
     DirectoryUnusable,
     Store,
     StoreNotStarted,
@@ -96,7 +98,7 @@ def test_it_is_found_again_and_ends_when_nobody_uses_it(path: Path) -> None:
         assert soon_after.address.port == server.port
         assert alive(server.pid)
     until(lambda: not alive(server.pid))
-    assert sorted(entry.name for entry in path.iterdir()) == ["data", "server.log"]
+    assert sorted(entry.name for entry in path.iterdir()) == ["data", "reader.password", "server.log"]
     assert (path / "server.log").read_text() == ""
 
 
@@ -144,7 +146,7 @@ def test_a_terminated_server_ends_in_good_order(path: Path) -> None:
         pid = server_of(path).pid
         os.kill(pid, signal.SIGTERM)
         until(lambda: not alive(pid))
-        assert sorted(entry.name for entry in path.iterdir()) == ["data", "lease", "server.log"]
+        assert sorted(entry.name for entry in path.iterdir()) == ["data", "lease", "reader.password", "server.log"]
         assert (path / "server.log").read_text() == ""
 
 
@@ -192,3 +194,34 @@ def test_a_lock_whose_file_was_removed_does_not_count(tmp_path: Path) -> None:
     os.close(second)
     with closing(os.fdopen(directory.try_lock(path, fcntl.LOCK_SH) or -1)):
         assert directory.owner(tmp_path) is None
+
+
+def test_the_readers_password_stays_and_is_the_owners_alone(path: Path) -> None:
+    with open_store(str(path)):
+        first = server_of(path)
+        secret = path / directory.READER_PASSWORD
+        assert secret.read_text() == first.passwords["reader"] + "\n"
+        assert secret.stat().st_mode & 0o777 == 0o600
+        os.kill(first.pid, signal.SIGTERM)
+        until(lambda: not alive(first.pid))
+    with open_store(str(path)):
+        second = server_of(path)
+        assert second.passwords["reader"] == first.passwords["reader"]
+        assert second.passwords["default"] != first.passwords["default"]
+
+
+def test_a_port_of_ones_own_choice(path: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StoreNotStarted, match=f"port {port} of 127.0.0.1 cannot be had: Address already in use"):
+            open_store(str(path), port=port)
+    with open_store(str(path), port=port) as store:
+        assert store.address.port == port
+        with open_store(str(path), port=port) as same:
+            assert same.query("SELECT 1 AS x") == [{"x": 1}]
+        with pytest.raises(StoreOwned, match=f"is served at port {port} already.*leave the port {port + 1} out"):
+            directory.make_way(path, port + 1, patience_s=0.1)
+    with pytest.raises(BadSpec, match="a port of its own"):
+        open_store("clickhouse://127.0.0.1:1/x", port=port)

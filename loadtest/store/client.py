@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from loadtest.store import directory, migrations
 from loadtest.store.address import Address, parse
-from loadtest.store.errors import AccessDenied, StatementRefused, StoreError, StoreUnavailable
+from loadtest.store.errors import (
+    AccessDenied,
+    BadSpec,
+    MigrationRefused,
+    StatementRefused,
+    StoreError,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.httpclient import HttpClient
@@ -31,18 +38,22 @@ _ALTERNATIVES = re.compile(r"\. Expected one of: .*(?= \([A-Z_]+\)$)")
 EXACTLY_ONCE = {"insert_deduplicate": 1, "deduplicate_blocks_in_dependent_materialized_views": 1}
 
 
-def open_store(spec: str | None = None, environ: Mapping[str, str] = os.environ) -> "Store":
+def open_store(spec: str | None = None, environ: Mapping[str, str] = os.environ, port: int | None = None) -> "Store":
     """Open the store that `spec` names; None: LOADTEST_STORE, else the user's data directory.
 
     A directory's embedded server is started unless it runs, and kept running until this Store is closed; a server's
-    database is created if missing. The tables are made by `Store.migrate`.
+    database is created if missing. The tables are made by `Store.migrate`. `port`: where an embedded server must listen.
     """
     where = parse(spec, environ)
     if isinstance(where, Address):
+        if port is not None:
+            raise BadSpec(f"the store {where} is a server with a port of its own; leave the port out")
         return Store(where, _connect_or_create(where))
+    if port is not None:
+        directory.make_way(where, port)
     lease = directory.Lease.take(where)
     try:
-        address = directory.find_or_start(where)
+        address = directory.find_or_start(where, port=port)
         return Store(address, _connect(address), lease)
     except BaseException:
         lease.release()
@@ -74,7 +85,14 @@ class Store:
             }
             self.insert(migrations.RECORD, row)
 
-        return migrations.migrate(migrations.shipped(), self._command, self.query, record)
+        known = migrations.shipped()
+        applied = migrations.migrate(known, self._command, self.query, record)
+        if missing := migrations.missing(known, self.query):
+            raise MigrationRefused(
+                f"the store {self.address} has lost {', '.join(missing)}, which it records as made; restore it from a "
+                "backup, or use another store"
+            )
+        return applied
 
     def insert(self, table: str, columns: Mapping[str, Sequence[Any]], token: str | None = None) -> None:
         """Store rows given as columns of one length. DateTime64 columns take integers, in the column's own unit.
@@ -101,6 +119,21 @@ class Store:
         """
         with _mapped(self.address):
             return list(self._client.query(sql, parameters=dict(params or {})).named_results())
+
+    def read(self, sql: str) -> str:
+        """The rows of one statement that somebody else wrote, a line of JSON each. Whatever it says, it only reads:
+        as the user `reader` of an embedded store, and under `readonly = 1` at a server, unless its user only reads."""
+        if self.address.directory:
+            with Store.connect(directory.reader_of(self.address.directory)) as reader:
+                return reader._lines(sql, {})
+        [row] = self.query("SELECT toString(getSetting('readonly')) AS readonly")
+        return self._lines(sql, {"readonly": 1} if row["readonly"] == "0" else {})
+
+    def _lines(self, sql: str, settings: dict[str, Any]) -> str:
+        """`wait_end_of_query`: a failure is an answer of its own, not the end of one."""
+        with _mapped(self.address):
+            answer = self._client.raw_query(sql, settings={**settings, "wait_end_of_query": 1}, fmt="JSONEachRow")
+        return answer.decode()
 
     def close(self) -> None:
         """End the connection, and this Store's claim on an embedded server. May be called twice."""

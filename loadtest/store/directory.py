@@ -6,6 +6,8 @@ Files in the directory, besides the engine's `data`:
     lease          held shared by every process that uses the store; when nobody does, the server ends
     server.json    where the server listens and the passwords; readable by the owner alone; written when it is ready
     server.log     what the server had to say
+    reader.password  of the user `reader`, for programs that query the store; the same for the directory's whole life,
+                   readable by the owner alone; removing it makes the next server think of another
 
 The kernel drops flocks with the process that held them, so kill -9 anywhere leaves nothing that blocks. A lock file may
 be removed by whoever holds it exclusively; so a lock counts only if its file is still the one in the directory.
@@ -14,6 +16,7 @@ be removed by whoever holds it exclusively; so a lock counts only if its file is
 import fcntl
 import os
 import re
+import secrets
 import select
 import subprocess
 import sys
@@ -24,13 +27,16 @@ from pathlib import Path
 import msgspec
 
 from loadtest.store.address import Address
-from loadtest.store.errors import DirectoryUnusable, StoreNotStarted, StoreOwned
+from loadtest.store.errors import DirectoryUnusable, StoreNotStarted, StoreOwned, StoreUnavailable
 
 LOCK, LEASE, SERVER, LOG = "lock", "lease", "server.json", "server.log"
+READER_PASSWORD = "reader.password"
 DATABASE = "loadtest"
 POLL_S = 0.02
 PING_S = 2
+LEAST_PASSWORD = 16  # characters: what is shorter was not made here, or broke off
 LOG_BYTES = 1_000_000  # of each of two log files
+MAKE_WAY_S = 10  # a server that nobody uses ends within this
 SILENCE_S = 30  # a server that is starting says what it does; this long without a word is too long
 READY = b"ready\n"
 OWNED = b"owned\n"
@@ -119,6 +125,28 @@ def owner(directory: Path) -> int | None:
         return 0
 
 
+def reader_of(directory: str) -> Address:
+    """The address of a running server for the user who may only read."""
+    server = read_server(Path(directory))
+    if server is None:
+        raise StoreUnavailable(f"the store {directory} does not answer: its server is gone")
+    return server.address(Path(directory), "reader")
+
+
+def reader_password(directory: Path) -> str:
+    """The one that stands in the directory's file, else a new one, put there. For the process that owns the lock."""
+    path = directory / READER_PASSWORD
+    try:
+        known = path.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        known = ""
+    if len(known) < LEAST_PASSWORD:
+        known = secrets.token_urlsafe(24)
+        _write_private(path, known.encode() + b"\n")
+    path.chmod(0o600)
+    return known
+
+
 def read_server(directory: Path) -> Server | None:
     try:
         return msgspec.json.decode((directory / SERVER).read_bytes(), type=Server)
@@ -128,21 +156,44 @@ def read_server(directory: Path) -> Server | None:
 
 def write_server(directory: Path, server: Server) -> None:
     """Appears at once and whole; never readable by others, not even for a moment."""
-    part = directory / f"{SERVER}.part"
+    _write_private(directory / SERVER, msgspec.json.encode(server))
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
-        file.write(msgspec.json.encode(server))
-    part.replace(directory / SERVER)
+        file.write(content)
+    part.replace(path)
 
 
-def find_or_start(directory: Path, patience_s: float = SILENCE_S) -> Address:
-    """The address of the directory's server, started if there is none. Whoever calls holds a lease."""
+def make_way(directory: Path, port: int, patience_s: float = MAKE_WAY_S) -> None:
+    """Wait while a server at another port is on its way out. Whoever calls holds no lease yet, which would keep it."""
+    deadline = time.monotonic() + patience_s
+    while (pid := owner(directory)) is not None:
+        server = read_server(directory)
+        if server and server.pid == pid and server.port == port:
+            return
+        if time.monotonic() > deadline:
+            at = f"at port {server.port}" if server else "by a server that does not say where"
+            raise StoreOwned(
+                f"the store {directory} is served {at} already, for commands that use it now; end those, or leave "
+                f"the port {port} out"
+            )
+        time.sleep(POLL_S)
+
+
+def find_or_start(directory: Path, patience_s: float = SILENCE_S, port: int | None = None) -> Address:
+    """The address of the directory's server, started if there is none. Whoever calls holds a lease.
+
+    `port` is where a server that is started listens; None: where the kernel likes.
+    """
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         pid = owner(directory)
         if pid is None:
-            _start(directory)
+            _start(directory, port)
         else:
             server = read_server(directory)
             if server and server.pid == pid and _answers(server.port):
@@ -164,17 +215,18 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-def _start(directory: Path) -> None:
+def _start(directory: Path, port: int | None) -> None:
     """Start a server and return when it is ready, or when another process was first."""
     read_end, write_end = os.pipe()
     path = directory / LOG
+    command = [sys.executable, "-P", "-m", "loadtest.store.embedded", str(directory), "--port", str(port or 0)]
     try:
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_name(LOG + ".1"))
         with path.open("ab") as log:
             begins = log.tell()
             launcher = subprocess.Popen(
-                [sys.executable, "-P", "-m", "loadtest.store.embedded", str(directory), "--ready-fd", str(write_end)],
+                [*command, "--ready-fd", str(write_end)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -32,19 +32,21 @@ GRACE_S = 5  # a command that follows another finds the server still there
 LEASE_CHECK_S = 1
 IDLE_CONNECTION_S = 600
 STATUS_OWNED = 3
+STATUS_NOT_SERVED = 4
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.store.embedded", description=__doc__)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--ready-fd", type=int, help="detach, and say on this descriptor when the server is ready")
+    parser.add_argument("--port", type=int, default=0, help="where to listen on loopback; 0: any free one")
     options = parser.parse_args()
     if options.ready_fd is not None and os.fork():
         os._exit(0)
-    return serve(options.directory.absolute(), options.ready_fd)
+    return serve(options.directory.absolute(), options.ready_fd, options.port)
 
 
-def serve(directory: Path, ready_fd: int | None) -> int:
+def serve(directory: Path, ready_fd: int | None, port: int = 0) -> int:
     """Serve a directory until nobody uses it or a signal ends it; an exit status."""
     say = _speaker(ready_fd)
     os.umask(0o077)
@@ -59,13 +61,34 @@ def serve(directory: Path, ready_fd: int | None) -> int:
     _log_to(directory / files.LOG)
     os.chdir(directory)  # chDB takes what follows a '?' in a path for options; where we were started may be unmounted
     try:
-        lease = _run(directory, say)
+        with _listening(port) as listener:
+            lease = _run(directory, listener, say)
+    except PortTaken as error:
+        print(error, file=sys.stderr)
+        return STATUS_NOT_SERVED
     finally:
         (directory / files.SERVER).unlink(missing_ok=True)
         (directory / files.LOCK).unlink(missing_ok=True)
     if lease is not None:
         (directory / files.LEASE).unlink(missing_ok=True)
     return 0
+
+
+class PortTaken(Exception):
+    pass
+
+
+def _listening(port: int) -> socket.socket:
+    # the protocol is named because asyncio sets TCP_NODELAY only where it is: 1 ms instead of 45 for a query
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a fixed port is free again at once
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"port {port} of 127.0.0.1 cannot be had: {error.strerror}; choose another one") from None
+    return listener
 
 
 def _speaker(fd: int | None) -> Callable[[bytes], None]:
@@ -102,7 +125,7 @@ def _log_to(path: Path) -> None:
     )
 
 
-def _run(directory: Path, say: Callable[[bytes], None]) -> int | None:
+def _run(directory: Path, listener: socket.socket, say: Callable[[bytes], None]) -> int | None:
     """The server's life. Returns the lease, held exclusively, if it ended because nobody used it."""
     say(b"loading the engine\n")
     import uvicorn
@@ -113,7 +136,7 @@ def _run(directory: Path, say: Callable[[bytes], None]) -> int | None:
 
     say(b"opening the tables\n")
     engine = Engine(Path("data"), files.DATABASE)
-    passwords = {user: secrets.token_urlsafe(24) for user in (DEFAULT, READER)}
+    passwords = {DEFAULT: secrets.token_urlsafe(24), READER: files.reader_password(directory)}
     interface = Interface(engine, passwords)
     config = uvicorn.Config(
         interface,
@@ -125,9 +148,7 @@ def _run(directory: Path, say: Callable[[bytes], None]) -> int | None:
         timeout_graceful_shutdown=GRACE_S,
     )
     server = uvicorn.Server(config)
-    # the protocol is named because asyncio sets TCP_NODELAY only where it is: 1 ms instead of 45 for a query
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener, contextlib.closing(engine):
-        listener.bind(("127.0.0.1", 0))
+    with contextlib.closing(engine):
         port = listener.getsockname()[1]
         files.write_server(directory, files.Server(os.getpid(), port, passwords))
         say(files.READY)

@@ -24,6 +24,8 @@ CREATE_RECORD = f"""CREATE TABLE IF NOT EXISTS {RECORD} (
 ) ENGINE = ReplacingMergeTree ORDER BY (version, name, checksum)"""
 ATTEMPTS = 3
 
+_MADE = re.compile(r"CREATE (?:OR REPLACE )?((?:MATERIALIZED )?VIEW|TABLE) (?:IF NOT EXISTS )?(\w+)", re.I)
+_DROPPED = re.compile(r"DROP (?:TABLE|VIEW) (?:IF EXISTS )?(\w+)", re.I)
 _FILE_NAME = re.compile(r"(\d{3})_(\w+)\.sql")
 
 
@@ -81,6 +83,20 @@ def migrate(
         record(migration)
         out.append(migration)
     return out
+
+
+def missing(known: Iterable[Migration], query: Callable[[str], list[dict[str, Any]]]) -> list[str]:
+    """Tables and views that the schema makes and the store has not: "the table otel_traces"."""
+    made: dict[str, str] = {}
+    for migration in known:
+        for statement in sql.statements(migration.script):
+            words = [token.text.strip('`"') for token in sql.code(statement) if token.kind in ("word", "quoted")][:7]
+            if found := _MADE.match(" ".join(words)):
+                made[found[2]] = "the view" if "VIEW" in found[1] else "the table"
+            elif found := _DROPPED.match(" ".join(words)):
+                made.pop(found[1], None)
+    there = {row["name"] for row in query("SELECT name FROM system.tables WHERE database = currentDatabase()")}
+    return [f"{kind} {name}" for name, kind in made.items() if name not in there]
 
 
 def _applied(query: Callable[[str], list[dict[str, Any]]]) -> list[tuple[int, str, str]]:
