@@ -234,6 +234,12 @@ class Answer:
         self.settled = True
         self.error = self.error or (word, detail)
 
+    def unwritten(self, sent: int, size: int) -> None:
+        """The connection was lost before the request was written, whoever noticed first."""
+        self.closed = False
+        why = self.error[1] if self.error else "the server closed it"
+        self.error = ("write", f"the connection was lost after {sent} of {size} bytes of the request: {why}")
+
     def stumble(self, error: Exception) -> None:
         """What went wrong in a callback, as what it is: the server's fault, the network's, or ours."""
         if len(self.ends) < len(self.times):
@@ -249,7 +255,7 @@ class Answer:
         elif isinstance(error, ssl.SSLError):
             self.fail("tls", f"what came cannot be deciphered: {_reason(error)}")
         elif isinstance(error, OSError):
-            self.fail("reset", f"the connection was lost while the answer was awaited: {_reason(error)}")
+            self.fail("reset", f"the connection was lost: {_reason(error)}")
         else:
             self.fail("generator", f"while reading the answer: {error!r}")
 
@@ -413,38 +419,44 @@ class Connection:
 
     def send(self, request: bytes, answer: Answer, flight: Flight) -> None:
         """Write all of it, or as much as the server wants to hear before it answers."""
-        data = self.sealed(request)
+        data = memoryview(self.sealed(request))
         answer.sent_ns = time_ns()
         sent = self._send_some(data, answer)
-        if sent == len(data) or answer.settled:
-            return
-        rest = memoryview(data)
-        watcher = gevent.get_hub().loop.io(self.sock.fileno(), WRITABLE)
-        watcher.start(flight.wake)
-        try:
-            while not answer.settled and sent < len(data):
-                flight.sleep()
-                sent += self._send_some(rest[sent:], answer)
-        finally:
-            watcher.stop()
-            watcher.close()
-        answer.reusable = answer.reusable and sent == len(data)
+        if sent < len(data) and not answer.settled:
+            watcher = gevent.get_hub().loop.io(self.sock.fileno(), WRITABLE)
+            watcher.start(flight.wake)
+            try:
+                while sent < len(data) and not answer.settled:
+                    flight.sleep()
+                    sent += self._send_some(data[sent:], answer)
+            finally:
+                watcher.stop()
+                watcher.close()
+        if sent < len(data):
+            answer.reusable = False
+            if not answer.times:  # it hung up, and has not said why
+                answer.unwritten(sent, len(data))
 
-    def _send_some(self, data: bytes | memoryview, answer: Answer) -> int:
+    def _send_some(self, data: memoryview, answer: Answer) -> int:
+        if answer.settled:
+            return 0
         try:
             return self.sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as e:
-            while not answer.settled and (before := self.bytes_read) >= 0:  # it may have said why before it hung up
-                self.on_readable()
-                if self.bytes_read == before:
-                    break
-            if not answer.complete:
-                answer.error = None
-                answer.fail("write", f"the connection was lost while the request was written: {e.strerror}")
-            answer.reusable = False
+            self._hear_out(answer)
+            if not answer.settled:
+                answer.fail("write", _reason(e))
             return 0
+
+    def _hear_out(self, answer: Answer) -> None:
+        """The connection is gone; the server may have answered before."""
+        while not answer.settled:
+            before = self.bytes_read
+            self.on_readable()
+            if self.bytes_read == before:
+                return
 
     def sealed(self, data: bytes) -> bytes:
         return data
@@ -512,6 +524,11 @@ class TlsConnection(Connection):
         finally:
             watcher.stop()
             watcher.close()
+        self._count_segments()
+
+    def _count_segments(self) -> None:
+        """TLS has talked about itself, and not in one segment a read: later reads are to be compared with now."""
+        self._segments.one(stamps.tcp_info(self.sock), self.reads, self.bytes_read)
 
     def _hands_shaken(self) -> bool:
         try:
@@ -561,6 +578,7 @@ class TlsConnection(Connection):
                 heard_before = self._plain_bytes
                 events = self._decipher(answer, now_ns)
                 if heard_before == self._plain_bytes and not answer.settled:
+                    self._count_segments()
                     return
                 answer.times.append(now_ns)
                 answer.controls.append(control[0][2] if control else NO_STAMP)
@@ -575,6 +593,8 @@ class TlsConnection(Connection):
             self.wake()
         elif events > 1 or not control or size == READ_BYTES:
             self._look_closer(answer, size, bool(control), events)
+        elif len(answer.times) == 1:
+            self._count_segments()
 
     def _decipher(self, answer: Answer, now_ns: int) -> int:
         """Feed the answer what has become readable; how often that says `data:`."""
