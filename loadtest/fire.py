@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import gevent
 
-from loadtest import __version__, dialects, tokens
-from loadtest.dialects import Decoded, Dialect, Request, text_of
+from loadtest import __version__, counts, dialects, tokens
+from loadtest.dialects import Decoded, Dialect, Request
 from loadtest.prompts import Prompt
-from loadtest.types import TOKEN_KINDS, ChunkKind, ErrorWord, Plan, Result, Target, trace_id
+from loadtest.types import ErrorWord, Plan, Result, Target, trace_id
 from loadtest.wire import Answer, Broken, Flight, Wire, decoded_pieces
 
 USER_AGENT = f"loadtest/{__version__}"
@@ -30,8 +30,6 @@ REQUEST_ID_HEADERS = (
 )  # fmt: skip
 DETAIL_CHARACTERS = 300
 BODY_CHARACTERS_IN_DETAIL = 4000
-LONG_CHARACTERS = 20_000
-TOKENS_OF_KIND = bytes(kind in TOKEN_KINDS for kind in range(256))
 
 Kind = Literal["load", "capacity", "probe"]
 
@@ -46,7 +44,8 @@ class Fire:
         self._run = run
         self._worker = worker
         self._dialects: list[Dialect] = [dialects.load(target.dialect) for target in plan.targets]
-        self._tokenizers = [_tokenizer(target.tokenizer or plan.tokenizer) for target in plan.targets]
+        references = [target.tokenizer or plan.tokenizer for target in plan.targets]
+        self._tokenizers = [tokens.opened(path) if path else None for path in references]
         self._hosts = [_host_header(target) for target in plan.targets]
         self._flights: weakref.WeakKeyDictionary[gevent.Greenlet, Flight] = weakref.WeakKeyDictionary()
         self._wire = Wire(plan.targets)
@@ -119,7 +118,7 @@ class Fire:
         tokenizer = self._tokenizers[index]
         decoded = _note_meaning(result, answer, target, dialect, keep_texts=tokenizer is not None)
         if tokenizer is not None and decoded.texts:
-            _count_tokens(result, decoded, tokenizer, prompt)
+            counts.fill_in(result, decoded, tokenizer, prompt)
 
 
 # the way out
@@ -196,7 +195,7 @@ def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Diale
         except Broken as e:
             broken = e
     _note_chunks(result, answer, decoded)
-    _note_tokens(result, decoded)
+    counts.note_usage(result, decoded)
     result.finish_reason = _short(decoded.finish_reason)
     result.response_id = _short(decoded.response_id)
     result.response_model = _short(decoded.response_model)
@@ -231,68 +230,6 @@ def _note_chunks(result: Result, answer: Answer, decoded: Decoded) -> None:
         reads.append(read_of[decoded.terminal_at])
         result.done_ns = stamps[reads[-1]]
     result.clock, result.read_lag_ns, result.uncertainty_ns = answer.certainty(reads)
-
-
-def _note_tokens(result: Result, decoded: Decoded) -> None:
-    """Usage where the server gives it; chunk counts are never passed off as tokens."""
-    result.input_tokens = decoded.input_tokens
-    result.output_tokens = output = decoded.output_tokens
-    result.reasoning_tokens = decoded.reasoning_tokens
-    result.cached_tokens = decoded.cached_tokens
-    if output is None:
-        return
-    result.token_source = "usage"
-    if not result.streamed:
-        result.chunk_tokens = [output] * len(decoded.chunk_kind)
-        return
-    result.chunk_tokens = _told_tokens(decoded)
-    one_each = bytes(decoded.chunk_kind).translate(TOKENS_OF_KIND)
-    if decoded.reasoning_tokens and ChunkKind.REASONING not in decoded.chunk_kind:
-        output -= decoded.reasoning_tokens  # counted, but never sent
-    if sum(one_each) == output and result.chunk_tokens in ([], list(one_each)):
-        result.token_source = "usage_matched"
-        result.chunk_tokens = list(one_each)
-
-
-def _told_tokens(decoded: Decoded) -> list[int]:
-    """Tokens of each chunk where the server told the total so far with every token chunk; else empty.
-
-    What it counted while it sent nothing belongs to the next chunk that carries something.
-    """
-    totals = dict(decoded.totals)
-    told = 0
-    out = [0] * len(decoded.chunk_kind)
-    for at, kind in enumerate(decoded.chunk_kind):
-        if kind in TOKEN_KINDS:
-            total = totals.get(at, -1)
-            if total < told:
-                return []
-            out[at], told = total - told, total
-    return out if told else []
-
-
-def _count_tokens(result: Result, decoded: Decoded, tokenizer: tokens.Tokenizer, prompt: Prompt) -> None:
-    """What the server left open, by the tokenizer."""
-    if result.input_tokens is None:
-        result.input_tokens = _count(tokenizer, text_of(prompt))
-    if result.output_tokens is not None and result.chunk_tokens:
-        return
-    counts = tokens.per_chunk(tokenizer, decoded.chunk_kind, decoded.texts)
-    result.chunk_tokens = counts
-    if result.output_tokens is None:
-        result.output_tokens = sum(counts)
-        result.token_source = "tokenizer"
-
-
-def _count(tokenizer: tokens.Tokenizer, text: str) -> int:
-    """A long text is counted in a thread: what arrives meanwhile is read."""
-    if len(text) < LONG_CHARACTERS:
-        return tokenizer.count(text)
-    return int(gevent.get_hub().threadpool.apply(tokenizer.count, (text,)))
-
-
-def _tokenizer(path: str | None) -> tokens.Tokenizer | None:
-    return None if path is None else tokens.opened(path)
 
 
 def _error(

@@ -17,7 +17,8 @@ from test_run import drive, rows
 from loadtest import plan as plans
 from loadtest import tokens
 from loadtest.arrivals import Closed
-from loadtest.fire import LONG_CHARACTERS, Fire
+from loadtest.counts import LONG_CHARACTERS
+from loadtest.fire import Fire
 from loadtest.prompts import Prompt, Synthetic, Tokens
 from loadtest.simulator import Profile, start
 from loadtest.store import Store
@@ -88,11 +89,38 @@ def test_without_usage_the_tokenizer_counts(ask: Ask, tokenizer: str, dialect: s
     assert sum(result.chunk_tokens) == 3
 
 
-def test_the_servers_usage_stands_and_the_tokenizer_says_where(ask: Ask, tokenizer: str) -> None:
-    result = ask(simulate=TWO_CHUNKS, tokenizer=tokenizer)
-    assert (result.input_tokens, result.output_tokens, result.token_source) == (3, 6, "usage")
-    assert carried(result) == [1, 2]
-    assert ask(simulate=TWO_CHUNKS).chunk_tokens == [], "without a tokenizer that is not known"
+@pytest.mark.parametrize(
+    ("counted", "known"),
+    [
+        (3, [1, 2]),
+        (4, [1, 2]),  # one more, as for the token that ends a turn
+        (5, []),  # two more: it counts something else
+        (2, []),  # and two chunks: one each, see below
+    ],
+)
+def test_the_servers_usage_stands_and_a_tokenizer_that_agrees_says_where(
+    ask: Ask, tokenizer: str, counted: int, known: list[int]
+) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": counted, "total_tokens": 3 + counted}
+    script = {"chunks": ["about", " a", "ct after"], "usage": usage} if counted == 2 else TWO_CHUNKS | {"usage": usage}
+    result = ask(simulate=script, tokenizer=tokenizer)
+    assert (result.input_tokens, result.output_tokens, result.token_source) == (3, counted, "usage")
+    assert carried(result) == known if known else result.chunk_tokens == []
+    assert ask(simulate=script).chunk_tokens == [], "without a tokenizer that is not known"
+
+
+def test_of_many_tokens_two_in_a_hundred_may_have_no_text(ask: Ask, tokenizer: str) -> None:
+    chunks = ["about act"] + [" after all"] * 99  # 200 tokens
+    for counted, known in ((204, True), (205, False), (199, False)):
+        usage = {"prompt_tokens": 3, "completion_tokens": counted, "total_tokens": 3 + counted}
+        result = ask(simulate={"chunks": chunks, "usage": usage}, tokenizer=tokenizer)
+        assert (result.output_tokens, sum(result.chunk_tokens)) == (counted, 200 if known else 0)
+
+
+def test_reasoning_that_was_counted_and_never_sent_is_not_missed_in_the_text(ask: Ask, tokenizer: str) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 53, "completion_tokens_details": {"reasoning_tokens": 50}}
+    result = ask(simulate=TWO_CHUNKS | {"usage": usage}, tokenizer=tokenizer)
+    assert (result.output_tokens, result.reasoning_tokens, carried(result)) == (53, 50, [1, 2])
 
 
 def test_chunks_that_match_the_usage_are_one_token_each(ask: Ask, tokenizer: str) -> None:
