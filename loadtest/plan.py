@@ -1,18 +1,20 @@
 """A plan file -> Plan, with every problem found in one go; and back to a file, and to a JSON schema.
 
-Three steps, each of which ends with all of its problems: the text is YAML (yamltext.py), the data has the shape of the
-plan structs, whose limits stand on their fields (shape.py), and the parts agree with each other (rules.py). `parse`
-reads nothing but its argument, so that a stored plan can be read where its files are not; `load` looks at them too.
+Three steps: the text is YAML (yamltext.py), the data has the shape of the plan structs, whose limits stand on their
+fields (shape.py), and the parts agree with each other (rules.py). Where the shape is wrong somewhere, the parts that are
+sound are looked at by themselves, so that most of what is wrong is told at once. `parse` reads nothing but its argument,
+so that a stored plan can be read where its files are not; `load` looks at them too.
 
 A plan is stored with its run, shown in reports and handed on: it never holds a secret, and a message about a place
 where one could stand never quotes what stands there.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import FieldInfo, fields, replace
@@ -22,37 +24,82 @@ from loadtest.arrivals import Closed, Pattern
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
-from loadtest.types import Plan, Stage
+from loadtest.types import Fleet, Plan, Slo, Stage, Target
 from loadtest.validity import RULES
 
 MAX_BYTES = 256 * 1024
 MAX_KEY_BYTES = 16 * 1024
 
 _HIDDEN = frozenset({"key", "headers", "body", "url", "store"})
-_SHAPE = shape.Shape(Plan, _HIDDEN)
+_SHAPE = shape.Shape(Plan, _HIDDEN, {"dialect": f"one of {', '.join(dialects.names())}"})
+T = TypeVar("T")
 _TOKENS = ("input_tokens", "output_tokens")
 
 
 def load(path: Path | str) -> Plan:
     """The plan in a file, checked together with the files that it names. Raises PlanError."""
     path = Path(path)
-    plan = _with_tokenizers_beside(parse(_read_text(path), path.parent), path.parent)
-    _raise_any(rules.file_problems(plan))
+    text = _read_text(path)
+    try:
+        plan, wrong = _read(text, path.parent)
+    except PlanError as e:
+        raise PlanError(_headed(str(path), str(e).split("\n"), more=isinstance(e, _Unshaped))) from None
+    plan = _with_tokenizers_beside(plan, path.parent)
+    wrong += rules.file_problems(plan)
+    if wrong:
+        raise PlanError(_headed(str(path), list(dict.fromkeys(wrong))))
     return plan
+
+
+def _headed(what: str, problems: Sequence[str], *, more: bool = False) -> str:
+    """The problems, with what has them named once. `more`: others may show when these are mended."""
+    rest = "; more is checked once this is mended" if len(problems) == 1 else "; more is checked once these are mended"
+    if len(problems) == 1:
+        return f"{what}: {problems[0]}" + (rest if more else "")
+    return "\n  ".join([f"{what} has {len(problems)} problems{rest if more else ''}:", *problems])
+
+
+def _problems_of_sound_parts(data: object) -> Iterator[str]:
+    """What rules say of each target, stage and objective that can be read, in a plan that cannot."""
+    if not isinstance(data, dict):
+        return
+    fleet = _sound([data.get("fleet", {})], Fleet).get(0, Fleet())
+    targets, stages = _sound(data.get("targets"), Target), _sound(data.get("stages"), Stage)
+    yield from rules.problems_of_parts(targets, stages, _sound(data.get("slos"), Slo), fleet.workers)
+
+
+def _sound(items: object, kind: type[T]) -> dict[int, T]:
+    """Those of a list that are of this kind, by their index."""
+    out = {}
+    for i, item in enumerate(items if isinstance(items, list) else []):
+        with suppress(msgspec.ValidationError):
+            out[i] = msgspec.convert(item, kind)
+    return out
+
+
+class _Unshaped(PlanError):
+    """What must agree with what could not be looked at in whole."""
 
 
 def parse(text: str, base_dir: Path | str) -> Plan:
     """The plan in a text; relative paths in it are taken from `base_dir`. Raises PlanError."""
+    plan, wrong = _read(text, base_dir)
+    _raise_any(wrong)
+    return plan
+
+
+def _read(text: str, base_dir: Path | str) -> tuple[Plan, list[str]]:
+    """The plan, and what does not agree in it. Raises PlanError where there is none."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise PlanError(f"the plan is larger than {MAX_BYTES} bytes; put long prompts into a dataset")
     try:
         data = _with_full_tokens(yamltext.read(text))
     except yamltext.YamlError as e:
         raise PlanError(str(e)) from None
-    _raise_any(_SHAPE.problems(data))
+    if wrong := list(_SHAPE.problems(data)):
+        raise _Unshaped("\n".join(dict.fromkeys([*wrong, *_problems_of_sound_parts(data)])))
     plan = msgspec.convert(data, Plan)
-    _raise_any(rules.problems(plan))
-    return _with_absolute_paths(plan, Path(base_dir))
+    return _with_absolute_paths(plan, Path(base_dir)), list(dict.fromkeys(rules.problems(plan)))
 
 
 def with_workers(plan: Plan, workers: int) -> Plan:

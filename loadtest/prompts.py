@@ -40,6 +40,7 @@ of GPT-2, Llama 3, Mistral 7B and OpenLLaMA; so n of them joined by spaces are t
 counts is in its `usage`: a chat template adds its own tokens on top."""
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+MOST_BAD_LINES = 5  # of a dataset are told at once
 SALT_TOKENS = 8  # of at least 64 words each: 48 bits and more
 LEAST_WORDS = 64
 SAMPLE_WORDS = 4096
@@ -199,21 +200,33 @@ class Lines:
 
     def _index(self) -> None:
         offset = 0
+        wrong: list[str] = []
         with open(self._descriptor, "rb", closefd=False) as file:
             while line := file.readline(MAX_LINE_BYTES):
                 if len(line) == MAX_LINE_BYTES:
                     place = f"{self.path} line {len(self) + 1}"
                     raise PlanError(f"{place} is longer than {MAX_LINE_BYTES} bytes; put one prompt on each line")
-                self._decode(line, len(self))
+                try:
+                    self._decoder.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                    wrong.append(self._problem(line, len(self), e))
                 offset += len(line)
                 self._offsets.append(offset)
+                if len(wrong) == MOST_BAD_LINES:
+                    break
+        if wrong:
+            further = "; lines after this one were not looked at" if len(wrong) == MOST_BAD_LINES else ""
+            raise PlanError("\n".join(wrong) + further)
 
     def _decode(self, line: bytes, number: int) -> Line:
         try:
             return self._decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
-            reason = str(e) if line.strip() else "it is empty"
-            raise PlanError(f"{self.path} line {number + 1}: {reason}; it must be {_EXPECTED}") from None
+            raise PlanError(self._problem(line, number, e)) from None
+
+    def _problem(self, line: bytes, number: int, error: Exception) -> str:
+        reason = str(error) if line.strip() else "it is empty"
+        return f"{self.path} line {number + 1}: {reason}; it must be {_EXPECTED}"
 
 
 _EXPECTED = (

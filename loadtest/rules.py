@@ -6,7 +6,7 @@ Each line names the place, what is there and what to write instead. What stands 
 import ast
 import re
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -31,19 +31,29 @@ _SET_KEY = "set key: env:NAME or file:PATH"
 def problems(plan: Plan) -> Iterator[str]:
     yield from _repeated_names("targets", [target.name for target in plan.targets])
     yield from _repeated_names("stages", [stage.name for stage in plan.stages])
-    for i, target in enumerate(plan.targets):
-        yield from (f"targets[{i}].{problem}" for problem in _target(target, plan.fleet.workers))
+    targets, stages = dict(enumerate(plan.targets)), dict(enumerate(plan.stages))
+    yield from problems_of_parts(targets, stages, dict(enumerate(plan.slos)), plan.fleet.workers)
     yield from _prompts(plan.prompts)
-    for i, stage in enumerate(plan.stages):
-        yield from (f"stages[{i}].{problem}" for problem in _stage(stage))
     if all(stage.warmup for stage in plan.stages):
         yield "stages are warm-up only, which no result is taken from; add one without warmup: true"
     for i, slo in enumerate(plan.slos):
-        yield from (f"slos[{i}].{problem}" for problem in _slo(slo, plan))
+        yield from (f"slos[{i}].{problem}" for problem in _slo_in(slo, plan))
     yield from _repeated_slos(plan.slos)
     yield from _goodput(plan)
     yield from _validity(plan)
     yield from _store(plan.store)
+
+
+def problems_of_parts(
+    targets: Mapping[int, Target], stages: Mapping[int, Stage], slos: Mapping[int, Slo], workers: int
+) -> Iterator[str]:
+    """What can be said of each part, by its index, whatever the others are."""
+    for i, target in targets.items():
+        yield from (f"targets[{i}].{problem}" for problem in _target(target, workers))
+    for i, stage in stages.items():
+        yield from (f"stages[{i}].{problem}" for problem in _stage(stage))
+    for i, slo in slos.items():
+        yield from (f"slos[{i}].{problem}" for problem in _slo(slo))
 
 
 def file_problems(plan: Plan) -> Iterator[str]:
@@ -52,7 +62,7 @@ def file_problems(plan: Plan) -> Iterator[str]:
         try:
             Lines(Path(plan.prompts.path))
         except PlanError as e:
-            yield f"prompts.path: {e}"
+            yield from (f"prompts.path: {line}" for line in str(e).split("\n"))
     yield from _tokenizer(plan.tokenizer, "tokenizer")
     for i, target in enumerate(plan.targets):
         yield from _tokenizer(target.tokenizer, f"targets[{i}].tokenizer")
@@ -183,11 +193,7 @@ def _stage(stage: Stage) -> Iterator[str]:
         yield f"ramp_up_s is {stage.ramp_up_s:g}; it must be below duration_s ({stage.duration_s:g})"
 
 
-def _slo(slo: Slo, plan: Plan) -> Iterator[str]:
-    yield from _known("target", slo.target, [target.name for target in plan.targets])
-    yield from _known("stage", slo.stage, [stage.name for stage in plan.stages])
-    if any(stage.warmup and stage.name == slo.stage for stage in plan.stages):
-        yield f"stage is {slo.stage!r}, a warm-up stage, which no result is taken from; name another one"
+def _slo(slo: Slo) -> Iterator[str]:
     if slo.metric not in METRICS:
         yield from _known("metric", slo.metric, list(METRICS))
         return
@@ -196,6 +202,16 @@ def _slo(slo: Slo, plan: Plan) -> Iterator[str]:
         yield f"limit is {slo.limit:g}; it must be at least 0"
     if METRICS[slo.metric].kind == "share" and slo.limit > 1:
         yield f"limit is {slo.limit:g}; {slo.metric} is a share, so it must be at most 1: 1% is 0.01"
+
+
+def _slo_in(slo: Slo, plan: Plan) -> Iterator[str]:
+    """Of an objective beside the rest of its plan."""
+    yield from _known("target", slo.target, [target.name for target in plan.targets])
+    yield from _known("stage", slo.stage, [stage.name for stage in plan.stages])
+    if any(stage.warmup and stage.name == slo.stage for stage in plan.stages):
+        yield f"stage is {slo.stage!r}, a warm-up stage, which no result is taken from; name another one"
+    if slo.metric not in METRICS:
+        return
     if slo.metric == "goodput" and not plan.goodput:
         yield "metric is 'goodput', but the plan does not say what is good; add goodput: {ttft_ms: 2000}"
     stages = [stage for stage in plan.stages if not stage.warmup and slo.stage in (None, stage.name)]

@@ -6,9 +6,10 @@ and what to write instead. Where it finds nothing, `convert` finds nothing eithe
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from math import isfinite
+from types import MappingProxyType
 
 from msgspec import inspect
 from msgspec.inspect import Field
@@ -18,9 +19,13 @@ _SHOWN_LENGTH = 60
 
 
 class Shape:
-    """A type to hold data against. What stands under a key in `hidden` may be a secret and is never quoted."""
+    """A type to hold data against. What stands under a key in `hidden` may be a secret and is never quoted; `must` says
+    what the value of a key must be where its type does not know."""
 
-    def __init__(self, kind: type, hidden: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, kind: type, hidden: frozenset[str] = frozenset(), must: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self._must = must
         self._kind = inspect.type_info(kind)
         self._hidden = hidden
         self._homes: dict[str, set[str]] = {}
@@ -104,7 +109,7 @@ class Shape:
             if key in data:
                 yield from self._value(data[key], field.type, place, shown=shown and key not in self._hidden)
             elif field.required:
-                yield f"{place} is missing; it must be {described(field.type)}"
+                yield f"{place} is missing; it must be {self._must.get(key, described(field.type))}"
 
     def _mapping(self, data: dict[object, object], kind: inspect.DictType, path: str, *, shown: bool) -> Iterator[str]:
         for key, value in data.items():

@@ -336,6 +336,19 @@ def test_a_wrong_line_is_named_with_what_is_expected(tmp_path: Path, line: str, 
     assert '{"prompt": "..."}' in str(error.value)
 
 
+def test_five_bad_lines_are_told_at_once(tmp_path: Path) -> None:
+    def told(*lines: str) -> list[str]:
+        with pytest.raises(PlanError) as error:
+            Lines(jsonl(tmp_path, *lines))
+        return str(error.value).split("\n")
+
+    good = '{"prompt": "a"}'
+    assert [line.partition(":")[0].split()[-1] for line in told("x", good, "", "[]", good)] == ["1", "3", "4"]
+    many = told(good, *["x"] * 9)
+    assert [line.partition(":")[0].split()[-1] for line in many] == ["2", "3", "4", "5", "6"]
+    assert many[-1].endswith("; lines after this one were not looked at")
+
+
 def test_bytes_that_are_not_utf_8_are_named_by_their_line(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_bytes(b'{"prompt": "a"}\n{"prompt": "\xff"}\n')

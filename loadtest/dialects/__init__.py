@@ -8,6 +8,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from typing import Literal, Protocol, cast
 from urllib.parse import urlsplit
@@ -86,7 +87,9 @@ def load(name: str) -> Dialect:
 def check(target: Target) -> list[str]:
     """What no request to this target could survive, found before the first: its dialect, address, headers and body."""
     if target.dialect not in names():
-        return [f"dialect is {target.dialect!r}; it must be one of {', '.join(names())}"]
+        close = get_close_matches(target.dialect.lower(), names(), n=1, cutoff=0.8)
+        meant = f"; did you mean {close[0]}?" if close else ""
+        return [f"dialect is {target.dialect!r}; it must be one of {', '.join(names())}{meant}"]
     return _check_url(target.url) + _check_headers(target) + load(target.dialect).check(target)
 
 
