@@ -2,9 +2,13 @@
 
 `render`, `lines` and `closing` are pure; the views at the bottom print. In a terminal fixed columns are redrawn in
 place twice a second; elsewhere a line a target comes every few seconds. Colour is never the only sign: a target has its
-shape, an outcome its word. 80 columns are enough; more go to the targets' names.
+shape, an outcome its word. 80 columns are enough, and more go to the targets' names; in fewer the last groups of figures
+are left out.
 """
 
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,16 +16,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console, Group, RenderableType
+import msgspec
+from msgspec import Struct
+from rich.console import Console, RenderableType
+from rich.console import Group as Lines
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from loadtest.definitions import DEFINITIONS
 from loadtest.progress import WINDOW_S, Progress, TargetProgress, Watch
-from loadtest.report.headline import State, account_lines, headline, limit, measured, reasons
+from loadtest.report.headline import (
+    State,
+    account_lines,
+    failed_targets,
+    headline,
+    limit,
+    measured,
+    reasons,
+    warm_up_line,
+)
 from loadtest.report.model import SloRow, StageFigures, Summary, summary_of
-from loadtest.report.words import NOT_KNOWN, count, metric_title, percent, plural, quantity, sig3
+from loadtest.report.words import NOT_KNOWN, count, elided, metric_title, percent, plural, quantity, sig3
 from loadtest.types import Metric
+from loadtest.validity import Account
 
 if TYPE_CHECKING:
     from loadtest.run import Snapshot
@@ -32,6 +50,9 @@ NARROW = 80
 NAME_WIDTHS = (12, 32)
 BAR_WIDTH = 20
 SLOS_NAMED = 8
+ERRORS_NAMED = 8
+DETAIL_LENGTH = 240
+SCREEN = 24  # rows
 
 COLORS = ("#3a9bd9", "#d98e1f", "#c46aa0", "#1fa37f", "#6cb8e6", "#e0672a", "#a8a21d", "#8a909c")
 SHAPES = "●■▲◆✚▼⬢"
@@ -45,46 +66,122 @@ SIGNS: dict[State, tuple[str, str]] = {
     "none": ("·", ""),
 }
 
-Cells = Sequence[tuple[str, int]]
-"""Text and width of each cell, right-aligned."""
+Columns = Sequence[tuple[str, int]]
+"""Heading and width of columns; texts are right-aligned in them."""
 
-LIVE_HEAD: tuple[Cells, Cells] = (
-    (("requests/s", 14), ("in flight", 15), ("TTFT, ms", 14), ("E2E, ms", 16), ("tokens", 8)),
-    (("done", 6), ("due", 8), ("now", 7), ("oldest", 8), ("p50", 7), ("p99", 7), ("p50", 8), ("p99", 8), ("/s", 8)),
+
+class Group(Struct, frozen=True):
+    title: str
+    columns: Columns
+
+    @property
+    def width(self) -> int:
+        return sum(width for _, width in self.columns)
+
+
+LIVE = (
+    Group("requests/s", (("done", 6), ("due", 8))),
+    Group("in flight", (("now", 7), ("oldest", 8))),
+    Group("TTFT, ms", (("p50", 7), ("p99", 7))),
+    Group("E2E, ms", (("p50", 8), ("p99", 8))),
+    Group("tokens", (("/s", 8),)),
 )
+
+
+class Layout(Struct, frozen=True):
+    """What fits: the width of the names, and the groups of figures beside them, the first ones first."""
+
+    name_width: int
+    groups: tuple[Group, ...]
+
+    def head(self, title: Text) -> Iterator[Text]:
+        yield self._line(title, [(group.title, group.width) for group in self.groups], "dim not bold")
+        yield self._line(Text(""), self._columns(), "dim")
+
+    def line(self, name: Text, shown: Sequence[str], style: str = "") -> Text:
+        """`shown` has a text for each column of all groups; those that do not fit are left out."""
+        widths = [width for _, width in self._columns()]
+        return self._line(name, list(zip(shown, widths, strict=False)), style)
+
+    def _columns(self) -> list[tuple[str, int]]:
+        return [column for group in self.groups for column in group.columns]
+
+    def _line(self, name: Text, cells: Columns, style: str) -> Text:
+        line = name.copy()
+        line.pad_right(self.name_width - line.cell_len)
+        line.append("".join(text.rjust(width) for text, width in cells), style)
+        line.no_wrap = True
+        return line
+
+
+def layout(names: Sequence[str], groups: Sequence[Group], width: int) -> Layout:
+    low, high = NAME_WIDTHS
+    longest = max(map(len, names), default=0) + 3
+    fit = list(groups)
+    while len(fit) > 1 and low + sum(group.width for group in fit) > width:
+        fit.pop()
+    room = width - sum(group.width for group in fit)
+    return Layout(max(low, min(longest, high, room)), tuple(fit))
+
+
+def target_name(index: int, name: str, width: int) -> Text:
+    """In at most `width` columns, the space after it included."""
+    sign = (SHAPES[index % len(SHAPES)], COLORS[index % len(COLORS)])
+    return Text.assemble(sign, " ", elided(name, width - 3))
+
+
+def wrapped(line: Text, width: int) -> Iterator[Text]:
+    """A line that is too long goes on below where its words began: after its sign or its first column."""
+    plain = line.plain
+    indent = len(plain) - len(plain.lstrip())
+    column = plain.find("  ", indent, indent + LABEL_WIDTH)
+    sign = plain[indent + 1 : indent + 2] == " "
+    hang = len(plain) - len(plain[column:].lstrip()) if column > 0 else indent + 2 * sign
+    if line.no_wrap or len(plain) <= width or hang > width // 2:
+        yield line
+        return
+    first, rest = line.divide([hang])
+    for part in rest.wrap(_PLAIN, width - hang):
+        part.rstrip()
+        yield Text.assemble(first, part)
+        first = Text(" " * hang)
+
+
+LABEL_WIDTH = 24
+_PLAIN = Console(no_color=True)
 
 
 # While a run goes
 
 
-def render(progress: Progress, width: int = NARROW) -> RenderableType:
-    """The whole view. A target has two lines at all times, so that nothing jumps when something happens."""
-    name_width = _name_width([target.name for target in progress.targets], width)
-    rows: list[Text] = [_line(Text("", style="dim"), cells, name_width, "dim") for cells in LIVE_HEAD]
-    for index, target in enumerate(progress.targets):
-        rows += [_figures_line(index, target, name_width), _note(target)]
-    return Group(_stage_line(progress), Text(""), *rows, Text(""), _generator_line(progress), *_messages(progress))
+def render(progress: Progress, width: int = NARROW, height: int = SCREEN) -> RenderableType:
+    """The whole view: what concerns the run, then as many targets as fit below it.
+
+    A target has two lines at all times, so that nothing jumps when something happens.
+    """
+    plan = layout([target.name for target in progress.targets], LIVE, width)
+    top = [_stage_line(progress), *wrapped(_generator_line(progress), width)]
+    top += [part for message in _messages(progress) for part in wrapped(message, width)]
+    room = max(1, (height - 1 - len(top) - 3) // 2)
+    fit = len(progress.targets) if len(progress.targets) <= room else max(1, room - 1)
+    rows = [
+        line
+        for index, target in enumerate(progress.targets[:fit])
+        for line in (_figures_line(index, target, plan), _note(target))
+    ]
+    return Lines(*top, Text(""), *plan.head(Text("")), *rows, *_more(progress.targets[fit:]))
 
 
-def _name_width(names: Sequence[str], width: int) -> int:
-    low, high = NAME_WIDTHS
-    return max(low, min(max(map(len, names), default=0) + 2, high, low + width - NARROW))
+def _more(hidden: Sequence[TargetProgress]) -> Iterator[Text]:
+    if hidden:
+        troubled = [target.name for target in hidden if target.errors or target.stalled_s is not None]
+        told = f", {len(troubled)} of them in trouble: {', '.join(troubled)}" if troubled else ""
+        yield Text(
+            f"… and {len(hidden)} more{told}", style="yellow" if troubled else "dim", no_wrap=True, overflow="ellipsis"
+        )
 
 
-def _line(name: Text, cells: Cells, name_width: int, style: str = "") -> Text:
-    line = name.copy()
-    line.truncate(name_width, overflow="ellipsis")
-    line.pad_right(name_width - line.cell_len)
-    line.append("".join(text.rjust(width) for text, width in cells), style)
-    line.no_wrap = True
-    return line
-
-
-def target_name(index: int, name: str) -> Text:
-    return Text.assemble((SHAPES[index % len(SHAPES)], COLORS[index % len(COLORS)]), " ", name)
-
-
-def _figures_line(index: int, target: TargetProgress, name_width: int) -> Text:
+def _figures_line(index: int, target: TargetProgress, plan: Layout) -> Text:
     offered = NOT_KNOWN if target.offered_per_s is None else sig3(target.offered_per_s)
     shown = (
         sig3(target.achieved_per_s),
@@ -97,8 +194,7 @@ def _figures_line(index: int, target: TargetProgress, name_width: int) -> Text:
         sig3(target.e2e_p99_ms),
         sig3(target.output_tokens_per_s),
     )
-    cells = [(text, width) for text, (_, width) in zip(shown, LIVE_HEAD[1], strict=True)]
-    return _line(target_name(index, target.name), cells, name_width)
+    return plan.line(target_name(index, target.name, plan.name_width), shown)
 
 
 def age(duration_s: float) -> str:
@@ -178,14 +274,14 @@ def _generator_line(progress: Progress) -> Text:
     if progress.schedule_lag_p99_ms is not None:
         parts.append(f"schedule lag p99 {sig3(progress.schedule_lag_p99_ms)} ms")
     parts.append(f"over the last {WINDOW_S} s")
-    return Text(" · ".join(parts), style="dim", no_wrap=True, overflow="ellipsis")
+    return Text(" · ".join(parts), style="dim")
 
 
 def _workers(progress: Progress) -> str:
     states = {state: progress.worker_states.count(state) for state in progress.worker_states}
     known = [f"{n} {state}" for state, n in states.items()]
     lost = [f"{progress.workers_lost} LOST"] if progress.workers_lost else []
-    return f"workers: {', '.join(known + lost) or 'none yet'}"
+    return f"workers: {', '.join(lost + known) or 'none yet'}"
 
 
 def _messages(progress: Progress) -> Iterator[Text]:
@@ -214,38 +310,38 @@ def lines(progress: Progress) -> Iterator[str]:
 # At the end
 
 
-CLOSING_HEAD: tuple[Cells, Cells] = (
-    (("", 17), ("TTFT, ms", 21), ("E2E, ms", 16), ("per s", 14)),
-    (
-        ("requests", 9),
-        ("errors", 8),
-        ("p50", 7),
-        ("p95", 7),
-        ("p99", 7),
-        ("p50", 8),
-        ("p99", 8),
-        ("done", 6),
-        ("tokens", 8),
-    ),
+CLOSING = (
+    Group("", (("requests", 9), ("errors", 8))),
+    Group("TTFT, ms", (("p50", 7), ("p95", 7), ("p99", 7))),
+    Group("E2E, ms", (("p50", 8), ("p99", 8))),
+    Group("per s", (("done", 6), ("tokens", 8))),
 )
 
 
-def closing(summary: Summary, directory: Path, width: int = NARROW) -> Iterator[Text]:
-    """Verdict, validity, account, targets, objectives, where the report is and what to look at next."""
+def closing(summary: Summary, directory: Path, width: int = NARROW, store: str | None = None) -> Iterator[Text]:
+    """Verdict, validity, account, targets, objectives, where the report is and what to look at next.
+
+    `store` is what `--store` must say to find the run again; None: nothing.
+    """
+    for line in _closing(summary, directory, width, store):
+        yield from wrapped(line, width)
+
+
+def _closing(summary: Summary, directory: Path, width: int, store: str | None) -> Iterator[Text]:
     verdict = headline(summary)
     yield Text("")
     yield Text.assemble(_sign(verdict.state), (verdict.sentence, "bold"))
     if summary.interrupted:
-        yield Text("  Interrupted: what was measured until then is kept and reported.", style="yellow")
+        yield Text("  What was measured until the interruption is kept and reported.", style="yellow")
     yield from _validity(summary)
     yield Text("")
-    yield from (Text(f"  {line}", no_wrap=True) for line in account_lines(summary.integrity))
+    yield from (Text(f"  {line}") for line in (*account_lines(summary.integrity), warm_up_line(summary)) if line)
     if not summary.integrity.adds_up:
         yield Text("  ! the account does not add up", style="red")
     yield from _stages(summary, width)
     yield from _objectives(summary)
     yield Text("")
-    yield from _next(summary, directory)
+    yield from _next(summary, directory, store)
 
 
 def _sign(state: State) -> Text:
@@ -255,50 +351,57 @@ def _sign(state: State) -> Text:
 
 def _validity(summary: Summary) -> Iterator[Text]:
     if summary.validity.valid:
-        lag = summary.generator.schedule_lag_ms.p99
-        told = f", schedule lag p99 {sig3(lag)} ms" if lag is not None else ""
-        yield Text(f"  VALID: the load generator did not limit the run (clock: {summary.generator.clock}{told}).")
+        own = summary.generator
+        lag = own.schedule_lag_ms.p99
+        parts = [f"clock: {own.clock}"] if own.clock else []
+        parts += [f"schedule lag p99 {sig3(lag)} ms"] if lag is not None else []
+        told = f" ({', '.join(parts)})" if parts else ""
+        yield Text(f"  VALID: the load generator did not limit the run{told}.")
     for found, advice in reasons(summary.validity):
-        yield Text.assemble(("  INVALID ", "red"), found)
-        yield Text(f"          {advice}", style="dim")
+        yield Text.assemble(("  INVALID  ", "red"), found)
+        yield Text(f"           {advice}", style="dim")
 
 
 def _stages(summary: Summary, width: int) -> Iterator[Text]:
-    name_width = _name_width(list(summary.targets), width)
+    plan = layout(list(summary.targets), CLOSING, width)
     stages = dict.fromkeys(stage for target in summary.targets.values() for stage in target.stages)
     for stage in stages:
         yield Text("")
-        yield _line(Text(f"  {stage}", style="bold"), CLOSING_HEAD[0], name_width, "dim not bold")
-        yield _line(Text(""), CLOSING_HEAD[1], name_width, "dim")
+        yield from plan.head(Text(f"  {elided(stage, plan.name_width + 6)}", style="bold"))
         for index, (name, target) in enumerate(summary.targets.items()):
             if stage in target.stages:
-                yield from _target_lines(target_name(index, name), target.stages[stage], name_width)
+                yield from _target_lines(target_name(index, name, plan.name_width), target.stages[stage], plan)
 
 
-def _target_lines(name: Text, own: StageFigures, name_width: int) -> Iterator[Text]:
+def _target_lines(name: Text, own: StageFigures, plan: Layout) -> Iterator[Text]:
     rates = (sig3(own.requests_per_s), sig3(own.output_tokens_per_s))
-    yield _line(
-        name, _sized((count(own.requests), percent(own.error_rate), *_latencies(own, False), *rates)), name_width
-    )
-    if 0 < own.ok < own.requests:
-        yield _line(
-            Text("  failed = ∞", style="dim"), _sized(("", "", *_latencies(own, True), "", "")), name_width, "dim"
-        )
-    if own.errors:
-        words = ", ".join(f"{word} {count(n)}" for word, n in own.errors.items())
-        yield Text(f"  {words}", style="red")
+    yield plan.line(name, (count(own.requests), percent(own.error_rate), *_latencies(own, False), *rates))
+    if own.ok and own.faults:
+        yield plan.line(Text("  failed = ∞", style="dim"), ("", "", *_latencies(own, True), "", ""), "dim")
+    yield from _errors(own)
+    if own.blurred(own.ttft_ms.p50):
+        exact = sig3(own.uncertainty_p99_ms)
+        yield Text(f"  the TTFT is below what its stamps are exact to: {exact} ms at p99", style="yellow")
     if own.saturated:
         yield Text("  reached the plan's max_in_flight: what was due beyond it was not sent", style="yellow")
+
+
+def _errors(own: StageFigures) -> Iterator[Text]:
+    """A line a word, the most frequent first, each with one of its details."""
+    words = sorted(own.errors, key=lambda word: -own.errors[word])
+    for word in words[:ERRORS_NAMED]:
+        line = Text.assemble("  ", (f"{word} {count(own.errors[word])}", "red"))
+        if detail := own.error_examples.get(word):
+            line.append(f"  {detail if len(detail) <= DETAIL_LENGTH else detail[: DETAIL_LENGTH - 1] + '…'}", "dim")
+        yield line
+    if len(words) > ERRORS_NAMED:
+        yield Text(f"  and {len(words) - ERRORS_NAMED} more kinds of error: see the report", style="dim")
 
 
 def _latencies(own: StageFigures, failures: bool) -> tuple[str, ...]:
     ttft = (own.ttft_ms.with_failures or own.ttft_ms) if failures else own.ttft_ms
     e2e = (own.e2e_ms.with_failures or own.e2e_ms) if failures else own.e2e_ms
     return tuple(sig3(value) for value in (ttft.p50, ttft.p95, ttft.p99, e2e.p50, e2e.p99))
-
-
-def _sized(shown: Sequence[str]) -> Cells:
-    return [(text, width) for text, (_, width) in zip(shown, CLOSING_HEAD[1], strict=True)]
 
 
 def _objectives(summary: Summary) -> Iterator[Text]:
@@ -325,13 +428,29 @@ def _objective(slo: SloRow) -> Iterator[Text]:
     yield line
     if slo.outcome == "undecided" and slo.more_requests:
         yield Text(f"             about {plural(slo.more_requests, 'more request')} would decide", style="dim")
+    elif slo.advice:
+        yield Text(f"             {slo.advice}", style="dim")
 
 
-def _next(summary: Summary, directory: Path) -> Iterator[Text]:
+def _next(summary: Summary, directory: Path, store: str | None) -> Iterator[Text]:
+    where = f" --store {shlex.quote(store)}" if store else ""
+    rows = f"{shlex.quote(called_as())} report {summary.run} --format csv{where}"
     yield Text(f"Report   {directory / 'report.html'}", no_wrap=True)
     yield Text(f"Figures  {directory / 'summary.json'}", no_wrap=True)
-    yield Text(f"Rows     loadtest report {summary.run} --format csv", no_wrap=True)
+    yield Text(f"Rows     {rows}", no_wrap=True)
     yield Text(f"Next     {_advice(summary)}")
+
+
+def called_as(arguments: Sequence[str] = sys.argv, here: Path | None = None) -> str:
+    """This command as its caller can type it again: `loadtest` where the PATH finds this one, else its path."""
+    called = Path(arguments[0]).absolute()
+    if called.name != "loadtest":
+        return "loadtest"
+    found = shutil.which("loadtest")
+    if found and Path(found).absolute() == called:
+        return "loadtest"
+    here = here or Path.cwd()
+    return str(called.relative_to(here)) if called.is_relative_to(here) else str(called)
 
 
 def _advice(summary: Summary) -> str:
@@ -339,11 +458,15 @@ def _advice(summary: Summary) -> str:
         return "do what INVALID says above and run again"
     if summary.interrupted:
         return "let the next run go to its end"
+    if failed := failed_targets(summary):
+        return f"see above why nothing succeeded at {', '.join(failed)}, and run again"
     state = headline(summary).state
     if state == "breached":
         return "open the report: its charts show when, its errors why"
     if state == "undecided":
-        return "run the undecided stages longer, by the requests named above"
+        if any(slo.outcome == "undecided" and slo.more_requests for slo in summary.slos):
+            return "run the undecided stages longer, by the requests named above"
+        return "see beside each undecided objective what it lacks"
     if state == "none":
         return "add `slos:` to the plan, so that the next run is judged"
     return "raise the load until an objective breaks: so much they can carry"
@@ -360,28 +483,64 @@ def catalogue(metrics: Iterable[Metric], console: Console | None = None) -> None
     (console or Console()).print(table, highlight=False)
 
 
-def runs(rows: Iterable[Mapping[str, Any]], where: str, console: Console | None = None) -> None:
-    """`loadtest runs`: stored runs, the newest last."""
+def catalogue_of_others(console: Console | None = None) -> None:
+    """What other tools mean, below our own metrics."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("run", no_wrap=True)
-    table.add_column("plan")
-    table.add_column("started, UTC", no_wrap=True)
-    for heading in ("seconds", "requests", "failed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        started = datetime.fromtimestamp(row["started_ns"] / 1e9, UTC)
-        seconds = (row["ended_ns"] - row["started_ns"]) / 1e9
-        figures = (f"{seconds:,.0f}", count(row["requests"]), count(row["failed"]))
-        table.add_row(row["run"], row["plan_name"], f"{started:%Y-%m-%d %H:%M:%S}", *figures)
+    for heading in ("figure", "unit"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what that tool means")
+    for definition in DEFINITIONS.values():
+        table.add_row(definition.name, definition.unit, Text(definition.doc))
     console = console or Console()
-    console.print(table if table.row_count else f"no runs yet in {where}; loadtest run PLAN makes one", highlight=False)
+    console.print(Text("\nThe same run by the definitions of other tools: loadtest report RUN --as TOOL\n"))
+    console.print(table, highlight=False)
 
 
-def final(figures: Mapping[str, Any], directory: Path, console: Console | None = None) -> None:
+def runs(rows: Iterable[Mapping[str, Any]], where: str, console: Console | None = None) -> None:
+    """`loadtest runs`: stored runs, the newest last. A line a run in full, whatever the width: it may go into a pipe."""
+    console = console or Console()
+    table = [_run_cells(row) for row in rows]
+    if not table:
+        console.print(f"no runs yet in {where}; loadtest run PLAN makes one", soft_wrap=True, highlight=False)
+        return
+    head = ("run", "plan", "started, UTC", "seconds", "requests", "failed", "ended")
+    widths = [max(len(row[column]) for row in (head, *table)) for column in range(len(head))]
+    for row in (head, *table):
+        cells = [
+            text.rjust(width) if name in ("seconds", "requests", "failed") else text.ljust(width)
+            for name, text, width in zip(head, row, widths, strict=True)
+        ]
+        line = Text("  ".join(cells).rstrip(), style="dim" if row is head else "")
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    started = datetime.fromtimestamp(row["started_ns"] / 1e9, UTC)
+    seconds = (row["ended_ns"] - row["started_ns"]) / 1e9
+    figures = (f"{seconds:,.0f}", count(row["requests"]), count(row["failed"]))
+    return (row["run"], row["plan_name"], f"{started:%Y-%m-%d %H:%M:%S}", *figures, _how_it_ended(row["account"]))
+
+
+def _how_it_ended(account: str) -> str:
+    """What the driver alone knows, without a query: not the verdict, which is read from the run's figures."""
+    booked = msgspec.json.decode(account or "{}", type=Account)
+    lost_workers = booked.generator.workers_lost + booked.generator.workers_restarted
+    parts = [
+        "interrupted" if booked.interrupted else "",
+        f"{plural(lost_workers, 'worker')} lost" if lost_workers else "",
+        f"{plural(booked.integrity.unknown, 'request')} unknown" if booked.integrity.unknown else "",
+        f"{plural(booked.integrity.lost, 'result')} lost" if booked.integrity.lost > 0 else "",
+    ]
+    return ", ".join(filter(None, parts)) or "in order"
+
+
+def final(
+    figures: Mapping[str, Any], directory: Path, store: str | None = None, console: Console | None = None
+) -> None:
     """Prints how the run ended; `figures` in the form of summary.json."""
     console = console or Console()
-    for line in closing(summary_of(figures), directory, console.width):
-        console.print(line, soft_wrap=bool(line.no_wrap), highlight=False)
+    for line in closing(summary_of(figures), directory, console.width, store):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 # The views
@@ -449,17 +608,20 @@ class TerminalView:
         progress = self._watch.take(snapshot)
         if time.monotonic() - self._drawn_at >= REDRAW_EVERY_S or progress.phase == "done":
             self._drawn_at = time.monotonic()
-            self._live.update(render(progress, self._live.console.width), refresh=True)
+            console = self._live.console
+            self._live.update(render(progress, console.width, console.height), refresh=True)
 
 
 class LineView:
-    """For a log: lines when a stage or phase begins, and every few seconds."""
+    """For a log: lines when a stage or phase begins and every few seconds; of the last answers only what changed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._watch = Watch()
         self._printed_at = float("-inf")  # monotonic
         self._moment: tuple[str | None, str] | None = None
+        self._told: set[str] = set()
+        self._counts: dict[str, object] = {}  # of each target when it was last printed
 
     def __enter__(self) -> View:
         return self
@@ -474,14 +636,25 @@ class LineView:
 
     def show(self, snapshot: "Snapshot") -> None:
         progress = self._watch.take(snapshot)
+        self._tell(progress.messages)
         if progress.phase in ("storing", "done"):
             return
         moment = (progress.stage, _phase(progress))
-        if moment == self._moment and time.monotonic() - self._printed_at < LINES_EVERY_S:
+        began = moment != self._moment
+        if not began and time.monotonic() - self._printed_at < LINES_EVERY_S:
             return
         self._moment, self._printed_at = moment, time.monotonic()
-        for line in lines(progress):
-            self._print(line)
+        for target, line in zip(progress.targets, lines(progress), strict=True):
+            counts = (target.in_flight, target.ended, target.errors, target.stalled_s is None)
+            if began or progress.phase != "draining" or counts != self._counts.get(target.name):
+                self._print(line)
+            self._counts[target.name] = counts
+
+    def _tell(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            if message not in self._told:
+                self._told.add(message)
+                self._print(f"! {message}")
 
     def _print(self, words: str) -> None:
         self._console.print(Text(words), soft_wrap=True, highlight=False)

@@ -51,7 +51,7 @@ class Progress(Struct, kw_only=True):
     stage: str | None = None  # None before the first
     stage_index: int = 0
     stage_count: int = 0
-    elapsed_s: float = 0  # of the stage; below 0 it is still to begin
+    elapsed_s: float = 0  # of the stage, at most to the end of its arrivals; below 0 it is still to begin
     planned_s: float | None = None  # None: the stage ends after planned_requests
     planned_requests: int | None = None
     schedule_lag_p99_ms: float | None = None
@@ -81,7 +81,9 @@ class Watch:
         stage = plan.stages[index] if index is not None else None
         start_ns = snapshot.times[-1].start_ns if snapshot.times else snapshot.now_ns
         totals = [_total(snapshot, position) for position in range(len(plan.targets))]
-        self._count(snapshot.now_ns, totals)
+        if snapshot.phase != "draining" or not self._counts:  # what was due is then over, and must not fade
+            self._count(snapshot.now_ns, totals)
+        now_ns = min(snapshot.now_ns, _arrivals_end_ns(snapshot, start_ns))
         open_load = stage is not None and stage.concurrency is None
         window_s = min(WINDOW_S, max((snapshot.now_ns - start_ns) / 1e9, 0.001))
         return Progress(
@@ -95,14 +97,14 @@ class Watch:
             stage=stage.name if stage else None,
             stage_index=index or 0,
             stage_count=len(plan.stages),
-            elapsed_s=(snapshot.now_ns - start_ns) / 1e9,
+            elapsed_s=(now_ns - start_ns) / 1e9,
             planned_s=stage.duration_s if stage else None,
             planned_requests=stage.requests if stage else None,
             schedule_lag_p99_ms=percentile([s.lag_ms for s in self._samples if s.lag_ms is not None], 0.99),
             worker_states=[host.state for host in snapshot.hosts],
             workers_lost=len(snapshot.lost_hosts),
             interrupted=snapshot.interrupted,
-            messages=list(dict.fromkeys(problem for host in snapshot.hosts for problem in host.problems)),
+            messages=_messages(snapshot),
         )
 
     def _begin_stage(self, snapshot: "Snapshot") -> None:
@@ -171,6 +173,22 @@ class Watch:
         silent_s = (now_ns - max(total.oldest_ns, self._last_end_ns.get(name, 0))) / 1e9
         usual_s = self._usual_e2e_ms.get(name, 0) / 1000
         return silent_s if silent_s >= max(STALLED_FROM_S, STALLED_FROM_USUAL * usual_s) else None
+
+
+def _arrivals_end_ns(snapshot: "Snapshot", start_ns: int) -> int:
+    """When the stage stopped, or is to stop, sending; now where that is not known."""
+    stage = snapshot.plan.stages[snapshot.stage] if snapshot.stage is not None else None
+    if stage is None:
+        return snapshot.now_ns
+    ended_ns = [c.end_ns for host in snapshot.hosts for c in host.stages if c.stage == snapshot.stage]
+    if snapshot.phase != "running" and any(ended_ns):
+        return max(ended_ns)
+    return snapshot.now_ns if stage.duration_s is None else start_ns + round(stage.duration_s * 1e9)
+
+
+def _messages(snapshot: "Snapshot") -> list[str]:
+    lost = [f"worker {worker} does not answer any more: it or its machine is lost" for worker in snapshot.lost_hosts]
+    return list(dict.fromkeys([*lost, *(problem for host in snapshot.hosts for problem in host.problems)]))
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

@@ -1,19 +1,26 @@
 """The terminal: what a Watch makes of snapshots, and what is read from it at a glance."""
 
 import io
+import math
 from pathlib import Path
 
 import msgspec
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from loadtest import live
 from loadtest.frames import StageCount, TargetCount
 from loadtest.host import Sample, Status
 from loadtest.metrics import METRICS
 from loadtest.progress import Progress, TargetProgress, Watch, percentile
+from loadtest.report.model import Generator, Integrity, SloRow, Summary, TargetFigures
+from loadtest.report.words import elided
 from loadtest.run import Snapshot, StageTimes
 from loadtest.types import Plan
+from loadtest.validity import Account
+from loadtest.validity import Generator as AccountGenerator
+from loadtest.validity import Integrity as Counted
 from tests import sample_run
 from tests.sample_report import report
 
@@ -127,7 +134,10 @@ def test_counts_are_added_over_workers() -> None:
     assert (progress.targets[0].in_flight, progress.targets[0].ended) == (5, 5)
     assert progress.targets[0].oldest_age_s == pytest.approx(5 - 5e-9)
     assert (progress.worker_states, progress.workers_lost) == (["ready", "restarting"], 1)
-    assert progress.messages == ["worker 1 died of signal 9"]
+    assert progress.messages == [
+        "worker 2 does not answer any more: it or its machine is lost",
+        "worker 1 died of signal 9",
+    ]
 
 
 def test_percentile_is_the_element_at_the_floor() -> None:
@@ -207,9 +217,18 @@ def test_clock() -> None:
 # The end
 
 
-def ended(valid: bool = True) -> str:
-    made = report(valid=valid)
-    return "\n".join(line.plain.rstrip() for line in live.closing(made.summary, Path("runs/x")))
+def ended(valid: bool = True, width: int = 200, summary: Summary | None = None, store: str | None = None) -> str:
+    shown = live.closing(summary or report(valid=valid).summary, Path("runs/x"), width, store)
+    return "\n".join(line.plain.rstrip() for line in shown)
+
+
+def alone(**of_stage: object) -> Summary:
+    """The summary of a run of one target and stage, without objectives."""
+    made = report().summary
+    own = msgspec.structs.replace(made.targets["acme"].stages["calm"], **of_stage)
+    made.targets = {"acme": TargetFigures(requests=own.requests, ok=own.ok, errors=own.errors, stages={"calm": own})}
+    made.slos = []
+    return made
 
 
 def test_the_end_says_verdict_account_and_what_next() -> None:
@@ -229,7 +248,8 @@ def test_the_end_says_verdict_account_and_what_next() -> None:
 
 
 def test_the_table_at_the_end_fits_and_tells_failures_apart() -> None:
-    seen = ended().splitlines()
+    seen = ended(width=80).splitlines()
+    assert all(len(line) <= 80 for line in seen)
     [acme] = [line for line in seen if line.startswith("● acme          4,800")]
     assert acme == "● acme          4,800      0%    372    662    840   6,450   9,690  40.0   5,920"
     below = seen[seen.index(next(line for line in seen if line.startswith("■ globex        4,800"))) + 1]
@@ -239,9 +259,132 @@ def test_the_table_at_the_end_fits_and_tells_failures_apart() -> None:
 def test_an_invalid_end_gives_reason_and_remedy() -> None:
     seen = ended(valid=False)
     assert "! INVALID: this run cannot judge its targets." in seen
-    assert "INVALID 18 request(s) were due and not sent, for no cap of the plan" in seen
+    assert "INVALID  1 worker process was lost or had to be restarted" in seen
+    assert "INVALID  18 requests were due and not sent, for no cap of the plan" in seen
     assert "repeat the run; with more workers if these were too busy" in seen
     assert "Next     do what INVALID says above and run again" in seen
+
+
+def test_each_kind_of_error_has_an_example() -> None:
+    details = {
+        "connect": "127.0.0.1:9 refused the connection",
+        "http_4xx": "401 Unauthorized: no such key " + "x" * 400,
+    }
+    summary = alone(errors={"http_4xx": 3, "connect": 48}, error_examples=details)
+    seen = ended(summary=summary, width=500).splitlines()
+    assert "  connect 48  127.0.0.1:9 refused the connection" in seen
+    [long] = [line for line in seen if "401 Unauthorized" in line]
+    assert seen.index(long) == seen.index("  connect 48  127.0.0.1:9 refused the connection") + 1
+    assert long.endswith("x…")
+    assert len(long) == len("  http_4xx 3  ") + 240
+
+
+def test_a_long_line_goes_on_below_its_words() -> None:
+    line = Text("  reset 3  one two three four five")
+    assert [part.plain for part in live.wrapped(line, 24)] == [
+        "  reset 3  one two three",
+        "           four five",
+    ]
+    assert [part.plain for part in live.wrapped(Text("! one two three"), 9)] == ["! one two", "  three"]
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(80, "nothing"), (70, "tokens"), (52, "E2E, ms"), (40, "TTFT, ms")])
+def test_a_narrow_terminal_leaves_groups_out_and_breaks_nothing(width: int, left_out: str) -> None:
+    seen = shown(running(targets=[TargetProgress(name="a-provider-with-a-long-name")]), width)
+    assert all(len(line) <= width for line in seen.splitlines())
+    assert left_out not in seen
+    assert "in flight" in seen or width < 41
+    table = [line for line in ended(width=width).splitlines() if "runs/x" not in line and "--format" not in line]
+    assert all(len(line) <= width for line in table)
+
+
+def test_failures_are_infinite_only_where_the_endpoint_or_the_network_failed() -> None:
+    assert "failed = ∞" not in ended(summary=alone(ok=1190, errors={"cancelled": 10}))
+    assert "failed = ∞" in ended(summary=alone(ok=1190, errors={"reset": 10}))
+
+
+def test_without_an_answer_there_is_no_clock_and_the_end_says_what_failed() -> None:
+    summary = alone(requests=116, ok=0, errors={"connect": 116}, error_rate=1.0)
+    summary.generator = Generator()
+    seen = ended(summary=summary)
+    assert "· None of 116 requests to acme succeeded; no objective was set." in seen
+    assert "VALID: the load generator did not limit the run." in seen
+    assert "Next     see above why nothing succeeded at acme, and run again" in seen
+
+
+def test_an_interrupted_run_says_so_first() -> None:
+    summary = alone()
+    summary.interrupted = True
+    assert "Interrupted before its end. 1,200 requests measured at 1 target; no objective was set." in ended(
+        summary=summary
+    )
+
+
+def test_warm_up_explains_what_the_account_has_more() -> None:
+    summary = alone()
+    summary.integrity = Integrity(scheduled=1224, sent=1224, stored=1224)
+    assert "24 of the stored are warm-up: kept, and left out of the figures" in ended(summary=summary)
+    summary.integrity = Integrity(scheduled=1200, sent=1200, stored=1200)
+    assert "warm-up" not in ended(summary=summary)
+
+
+def test_what_the_stamps_cannot_tell_is_said() -> None:
+    assert "exact to: 900 ms at p99" in ended(summary=alone(uncertainty_p99_ms=900.0))
+    assert "exact to" not in ended(summary=alone(uncertainty_p99_ms=3.0))
+
+
+def test_an_undecided_objective_without_a_number_gives_its_advice() -> None:
+    summary = alone()
+    summary.slos = [
+        SloRow(metric="ttft_ms", stat="p95", limit=1, target="acme", stage="calm", value=math.inf, advice="See why.")
+    ]
+    assert "p95 ∞, asked ≤ 1 ms\n             See why." in ended(summary=summary)
+    assert "Next     see beside each undecided objective what it lacks" in ended(summary=summary)
+
+
+def test_the_rows_are_found_in_the_store_of_the_run() -> None:
+    assert "report 20261103-140211-7k2m --format csv --store '/tmp/my store'" in ended(store="/tmp/my store")
+
+
+def test_the_command_is_written_as_it_can_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / ".venv" / "bin" / "loadtest"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert live.called_as([str(program)], tmp_path) == ".venv/bin/loadtest"
+    assert live.called_as([str(program)], Path("/elsewhere")) == str(program)
+    assert live.called_as(["/usr/bin/pytest"], tmp_path) == "loadtest"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert live.called_as([str(program)], tmp_path) == "loadtest"
+
+
+def test_runs_are_listed_in_full_with_how_they_ended() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    accounts = (
+        Account(),
+        Account(Counted(unknown=1), AccountGenerator(workers_lost=1, workers_restarted=1), interrupted=True),
+    )
+    rows = [
+        {
+            "run": f"r{k}",
+            "plan_name": "a-plan-with-a-name-of-its-own",
+            "started_ns": START_NS,
+            "ended_ns": START_NS + 61 * SECOND_NS,
+            "requests": 1200,
+            "failed": 3,
+            "account": msgspec.json.encode(account).decode(),
+        }
+        for k, account in enumerate(accounts)
+    ]
+    live.runs(rows, "somewhere", console)
+    seen = text_of(console).splitlines()
+    assert [line.split()[0] for line in seen] == ["run", "r0", "r1"]
+    assert (
+        "  ".join(seen[1].split()) == "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,200  3  in  order"
+    )
+    assert seen[2].endswith("interrupted, 2 workers lost, 1 request unknown")
+    assert [line for line in seen if line != line.rstrip()] == []
 
 
 # The views
@@ -270,6 +413,71 @@ def test_a_log_gets_lines_when_a_phase_begins() -> None:
         "0:02 steady last answers acme: 0 of 0 requests/s",
         "0:02 steady last answers globex: 0 of 0 requests/s",
     ]
+
+
+def test_a_log_gets_each_message_once() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    view = live.view(False, console)
+    for at_s in (1.0, 1.2, 1.4):
+        made = snapshot(at_s, TargetCount())
+        made.hosts[0].problems = ["results of worker 0 wait in w.frames"]
+        made.lost_hosts = [] if at_s == 1.0 else [3]
+        view.show(made)
+    told = [line for line in text_of(console).splitlines() if line.startswith("!")]
+    assert told == [
+        "! results of worker 0 wait in w.frames",
+        "! worker 3 does not answer any more: it or its machine is lost",
+    ]
+
+
+def test_the_last_answers_get_a_line_where_something_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LINES_EVERY_S", 0.0)
+    console = Console(file=io.StringIO(), width=80)
+    view = live.view(False, console)
+    for at_s, in_flight in ((20, 3), (21, 3), (22, 2), (23, 2)):
+        made = snapshot(at_s, TargetCount(in_flight=in_flight, oldest_ns=START_NS + 19 * SECOND_NS))
+        made.phase = "draining"
+        view.show(made)
+    seen = text_of(console).splitlines()
+    assert [line.split(";")[1].split()[0] for line in seen if "acme" in line] == ["3", "2"]
+    assert len([line for line in seen if "globex" in line]) == 1
+
+
+def test_the_clock_and_the_load_due_stand_still_during_the_last_answers() -> None:
+    """20 s at 10/s, then 7 s of answers."""
+    watch = Watch()
+    watch.take(snapshot(10, TargetCount(scheduled=100)))
+    watch.take(snapshot(20, TargetCount(scheduled=200)))
+    late = snapshot(27, TargetCount(scheduled=200, in_flight=1, oldest_ns=START_NS))
+    late.phase = "draining"
+    progress = watch.take(late)
+    assert (progress.elapsed_s, progress.targets[0].offered_per_s) == (20, 10)
+    late.hosts[0].stages[0].end_ns = START_NS + 12 * SECOND_NS  # interrupted
+    assert watch.take(late).elapsed_s == 12
+
+
+def test_a_low_screen_keeps_what_concerns_the_run() -> None:
+    targets = [
+        TargetProgress(name=f"provider-{k:02d}-of-many-eu", errors={"reset": 1} if k == 11 else {}) for k in range(12)
+    ]
+    crowded = running(
+        targets=targets, worker_states=["ready"], workers_lost=1, messages=["worker 1 died of signal 9; " + "x " * 40]
+    )
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    console.print(live.render(crowded, 80, 24))
+    seen = text_of(console).splitlines()
+    assert len(seen) <= 23
+    assert seen[1].startswith("workers: 1 LOST, 1 ready")
+    assert seen[2].startswith("! worker 1 died of signal 9;")
+    assert seen[3].startswith("  x x")
+    assert seen[-1] == "… and 5 more, 1 of them in trouble: provider-11-of-many-eu"
+
+
+def test_names_are_cut_in_the_middle() -> None:
+    assert (elided("acme", 4), elided("a-long-name-eu-1", 9)) == ("acme", "a-lo…eu-1")
+    targets = [TargetProgress(name=f"a-provider-in-region-{k}") for k in range(3)]
+    seen = shown(running(targets=targets))
+    assert [f"…on-{k} " in seen for k in range(3)] == [True, True, True]
 
 
 def test_a_terminal_is_redrawn_and_keeps_the_last_view() -> None:

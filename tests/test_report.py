@@ -20,7 +20,7 @@ from loadtest.report.sections.errors import errors
 from loadtest.report.sections.objectives import interval, picture
 from loadtest.report.sections.targets import targets
 from loadtest.report.summary import NoSuchRun
-from loadtest.report.words import count, listing, percent, plural, quantity, seconds, sig3, utc
+from loadtest.report.words import count, listing, percent, plural, quantity, seconds, settled, sig3, utc
 from loadtest.store import Store
 from tests import sample_run
 from tests.sample_report import report
@@ -130,6 +130,12 @@ def test_durations_and_instants() -> None:
     assert utc(1_793_714_531_000_000_000) == "2026-11-03 14:02:11 UTC"
 
 
+def test_sentences_agree_with_their_numbers() -> None:
+    assert settled("1 worker process(es) were lost") == "1 worker process was lost"
+    assert settled("2 worker process(es) were lost") == "2 worker processes were lost"
+    assert settled("of 1,203 request(s) it is unknown") == "of 1,203 requests it is unknown"
+
+
 # Markup
 
 
@@ -160,20 +166,37 @@ def slo(target: str, outcome: str, **more: object) -> SloRow:
 
 
 @pytest.mark.parametrize(
+    ("oks", "slos", "sentence"),
+    [
+        ({"a": 0}, [], "None of 8,400 requests to a succeeded; no objective was set."),
+        ({"a": 0, "b": 9}, [], "16,800 requests measured at 2 targets. None of 8,400 requests to a succeeded; no objective"
+         " was set."),
+        ({"a": 0, "b": 0}, [], "No request to a and b succeeded; no objective was set."),
+        ({"a": 0}, [slo("a", "undecided")], "None of 8,400 requests to a succeeded. a left its objective undecided."),
+    ],
+)  # fmt: skip
+def test_where_nothing_succeeded_the_sentence_says_so(oks: dict[str, int], slos: list[SloRow], sentence: str) -> None:
+    summary = report().summary
+    summary.targets = {name: msgspec.structs.replace(summary.targets["acme"], ok=ok) for name, ok in oks.items()}
+    summary.slos = slos
+    assert headline(summary).sentence == sentence
+
+
+@pytest.mark.parametrize(
     ("outcomes", "state", "sentence"),
     [
         ({"a": ["met"]}, "met", "a met its objective."),
-        ({"a": ["met", "met"]}, "met", "a met all 2 objectives."),
+        ({"a": ["met", "met"]}, "met", "a met both objectives."),
         ({"a": ["met"], "b": ["met"]}, "met", "Both targets met every objective."),
         ({"a": ["met"], "b": ["met"], "c": ["met"]}, "met", "All 3 targets met every objective."),
         ({"a": ["met"], "b": ["breached"]}, "breached", "a met its objective; b breached its objective."),
         ({"a": ["breached", "met", "undecided"]}, "breached", "a breached 1 of 3 objectives and left 1 undecided."),
         ({"a": ["undecided", "met"]}, "undecided", "a left 1 of 2 objectives undecided."),
-        ({"a": ["undecided", "undecided"]}, "undecided", "a left all 2 objectives undecided."),
+        ({"a": ["undecided", "undecided"]}, "undecided", "a left both objectives undecided."),
         (
             {"a": ["met"], "b": ["breached"], "c": ["undecided"], "d": ["met"]},
             "breached",
-            "Of 4 targets 2 met every objective, 1 breached at least one and 1 could not be decided.",
+            "Of 4 targets 2 met every objective, 1 breached an objective and 1 left an objective undecided.",
         ),
     ],
 )
@@ -189,7 +212,7 @@ def test_invalid_comes_before_any_verdict() -> None:
     page = Page(html.render(made))
     assert headline(made.summary).state == "invalid"
     assert "INVALID: this run cannot judge its targets." in page.text
-    assert "1 worker process(es) were lost or had to be restarted." in page.text
+    assert "1 worker process was lost or had to be restarted." in page.text
     assert "Look into the worker's log beside the frame file; give the workers more memory" in page.text
     assert "met, but the run is INVALID" in page.text
 
@@ -203,7 +226,7 @@ def test_without_objectives_nothing_is_judged() -> None:
 
 def test_reasons_are_split_into_finding_and_remedy() -> None:
     found = reasons(Validity(False, ["unknown: of 3 request(s) it is unknown; repeat the run; twice"]))
-    assert found == [("of 3 request(s) it is unknown", "repeat the run; twice")]
+    assert found == [("of 3 requests it is unknown", "repeat the run; twice")]
 
 
 # Sections
@@ -415,7 +438,7 @@ def test_a_run_that_is_not_there(store: Store) -> None:
 
 def test_the_stored_page_speaks(stored: Report) -> None:
     words = Page(html.render(stored)).text
-    assert "acme met all 2 objectives; globex breached 1 of 2 objectives" in words
+    assert "acme met both objectives; globex breached 1 of 2 objectives" in words
     assert "420 scheduled = 420 sent + 0 missed + 0 unknown" in words
     assert "Completed: acme 9.85 and globex 7.30 requests/s, of 10.0 offered." in words
     assert "50 requests of 200 failed." in words

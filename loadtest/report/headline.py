@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from loadtest.metrics import METRICS
 from loadtest.report.model import Integrity, SloRow, Summary, Validity
-from loadtest.report.words import count, listing, metric_title, plural, quantity, unit_word
+from loadtest.report.words import count, listing, metric_title, plural, quantity, settled, unit_word
 
 State = Literal["met", "breached", "undecided", "invalid", "none"]
 NAMED_TARGETS = 3
@@ -20,14 +20,40 @@ class Headline(Struct, frozen=True):
 
 
 def headline(summary: Summary) -> Headline:
+    state, sentence = _judged(summary)
+    told = "Interrupted before its end. " if summary.interrupted else ""
+    return Headline(state, f"{told}{sentence}")
+
+
+def _judged(summary: Summary) -> tuple[State, str]:
+    silent = _nothing_succeeded(summary)
     if not summary.validity.valid:
-        return Headline("invalid", "INVALID: this run cannot judge its targets.")
+        return "invalid", "INVALID: this run cannot judge its targets." + (f" {silent}." if silent else "")
     if not summary.slos:
-        requests = sum(t.requests for t in summary.targets.values())
-        where = plural(len(summary.targets), "target")
-        return Headline("none", f"{plural(requests, 'request')} measured at {where}; no objective was set.")
+        return "none", f"{_counts(summary, silent)}; no objective was set."
     states = {name: state_of(rows) for name in summary.targets if (rows := objectives_of(summary, name))}
-    return Headline(state_of(summary.slos), _sentence(summary, states))
+    return state_of(summary.slos), (f"{silent}. " if silent else "") + _sentence(summary, states)
+
+
+def failed_targets(summary: Summary) -> dict[str, int]:
+    """Targets at which nothing succeeded, and how many requests were tried there."""
+    return {name: t.requests for name, t in summary.targets.items() if t.requests and not t.ok}
+
+
+def _nothing_succeeded(summary: Summary) -> str:
+    """`None of 116 requests to a succeeded`; empty where each target has a success."""
+    failed = failed_targets(summary)
+    if len(failed) > 1:
+        return f"No request to {listing(list(failed), NAMED_TARGETS + 1)} succeeded"
+    return next((f"None of {plural(n, 'request')} to {name} succeeded" for name, n in failed.items()), "")
+
+
+def _counts(summary: Summary, silent: str) -> str:
+    if silent and len(failed_targets(summary)) == len(summary.targets):
+        return silent
+    requests = sum(t.requests for t in summary.targets.values())
+    told = f"{plural(requests, 'request')} measured at {plural(len(summary.targets), 'target')}"
+    return f"{told}. {silent}" if silent else told
 
 
 def objectives_of(summary: Summary, target: str) -> list[SloRow]:
@@ -50,7 +76,11 @@ def _sentence(summary: Summary, states: dict[str, State]) -> str:
 
 
 def _counted(states: list[State]) -> str:
-    words = {"met": "met every objective", "breached": "breached at least one", "undecided": "could not be decided"}
+    words = {
+        "met": "met every objective",
+        "breached": "breached an objective",
+        "undecided": "left an objective undecided",
+    }
     parts = [f"{states.count(state)} {words[state]}" for state in ("met", "breached", "undecided") if state in states]
     return f"Of {len(states)} targets {listing(parts)}."
 
@@ -60,7 +90,7 @@ def standing(rows: Sequence[SloRow]) -> str:
     n = len(rows)
     breached = sum(row.outcome == "breached" for row in rows)
     undecided = sum(row.outcome == "undecided" for row in rows)
-    whole = "its objective" if n == 1 else f"all {n} objectives"
+    whole = {1: "its objective", 2: "both objectives"}.get(n, f"all {n} objectives")
     part = "its objective" if n == 1 else f"{breached or undecided} of {n} objectives"
     if not breached and not undecided:
         return f"met {whole}"
@@ -78,9 +108,15 @@ def account_lines(integrity: Integrity) -> tuple[str, str]:
     return scheduled, sent
 
 
+def warm_up_line(summary: Summary) -> str:
+    """Why the account has more than the targets' figures; empty where it has not."""
+    n = summary.integrity.stored - sum(target.requests for target in summary.targets.values())
+    return f"{count(n)} of the stored are warm-up: kept, and left out of the figures" if n > 0 else ""
+
+
 def reasons(validity: Validity) -> list[tuple[str, str]]:
     """Why a run is INVALID: pairs of what was found and what to do, without the rule's name."""
-    pairs = (reason.partition(": ")[2].partition("; ") for reason in validity.reasons)
+    pairs = (settled(reason).partition(": ")[2].partition("; ") for reason in validity.reasons)
     return [(found, advice) for found, _, advice in pairs]
 
 

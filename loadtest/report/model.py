@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from loadtest.types import Metric, Plan
+from loadtest.types import FAULT_OF, Metric, Plan
 from loadtest.validity import Judged
 
 PERCENTILES = ("p50", "p95", "p99")
@@ -92,6 +92,8 @@ class StageFigures(Struct, kw_only=True):
     requests: int = 0
     ok: int = 0
     errors: dict[str, int] = {}
+    error_examples: dict[str, str] = {}  # by word, one `error_detail`
+    uncertainty_p99_ms: float | None = None
     error_rate: float | None = None
     saturated: bool = False
     requests_per_s: float | None = None
@@ -106,6 +108,15 @@ class StageFigures(Struct, kw_only=True):
     tpot_ms: Stat = msgspec.field(default_factory=Stat)
     e2e_ms: Stat = msgspec.field(default_factory=Stat)
     due_e2e_ms: Stat = msgspec.field(default_factory=Stat)
+
+    @property
+    def faults(self) -> int:
+        """Failures of the endpoint or the network: those that count as infinitely slow."""
+        return sum(n for word, n in self.errors.items() if FAULT_OF.get(word) in ("endpoint", "network"))
+
+    def blurred(self, value: float | None) -> bool:
+        """Is the value smaller than what its stamps are exact to?"""
+        return value is not None and self.uncertainty_p99_ms is not None and 0 < value < self.uncertainty_p99_ms
 
 
 class TargetFigures(Struct, kw_only=True):

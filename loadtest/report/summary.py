@@ -117,6 +117,7 @@ class _Reader:
         sql = f"""
             SELECT stage, target, any(warmup) AS is_warmup, count() AS requests, countIf({metrics.OK}) AS ok,
                 sumMapIf(map(toString(error), toUInt64(1)), error != '') AS errors,
+                minMapIf(map(toString(error), toString(error_detail)), error != '') AS error_examples,
                 sum(input_tokens) AS all_input_tokens, sum(output_tokens) AS all_output_tokens,
                 countIf(fault = 'client') AS client_faults, countIf(error = 'cancelled') AS cancelled,
                 countIf(fault = 'generator' AND error != 'cancelled') AS generator_faults,
@@ -217,7 +218,7 @@ def _targets(
     names = (*RATES, "error_rate", *DISTRIBUTIONS)
     stored = [group for group in groups if group in counts]
     failed = [group for group in stored if counts[group]["requests"] > counts[group]["ok"]]
-    plain = read.figures(names, metrics.STATS, stored, failures=False)
+    plain = read.figures((*names, "uncertainty_ms"), metrics.STATS, stored, failures=False)
     other = read.figures(DISTRIBUTIONS, metrics.STATS, failed, failures=True) if failed else {}
     with_failures = {group: row | other.get(group, {}) for group, row in plain.items()}
     out: dict[str, Any] = {}
@@ -234,6 +235,8 @@ def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
         "requests": counts.get("requests", 0),
         "ok": counts.get("ok", 0),
         "errors": dict(sorted(counts.get("errors", {}).items())),
+        "error_examples": dict(sorted(counts.get("error_examples", {}).items())),
+        "uncertainty_p99_ms": plain.get("uncertainty_ms_p99"),
         "error_rate": plain.get("error_rate"),
         "saturated": False,
         **{key: plain.get(name) for name, key in RATES.items()},

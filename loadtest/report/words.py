@@ -4,6 +4,7 @@ Measured values carry three significant digits and a unit, counts are exact, tho
 """
 
 import math
+import re
 from datetime import UTC, datetime
 
 NOT_KNOWN = "–"
@@ -19,6 +20,24 @@ def plural(n: int, noun: str) -> str:
     if n == 1:
         return f"1 {noun}"
     return f"{n:,} {noun[:-1]}ies" if noun.endswith("y") else f"{n:,} {noun}s"
+
+
+def settled(words: str) -> str:
+    """`1 request(s)` as `1 request`, `3 process(es)` as `3 processes`: for sentences that were stored before their number."""
+
+    def decided(found: re.Match[str]) -> str:
+        n, noun, ending, verb = found.groups()
+        return f"{n}{noun}{' was' if verb else ''}" if n == "1" else f"{n}{noun}{ending}{verb or ''}"
+
+    return re.sub(r"\b([\d,]+)((?: \w+)+)\((e?s)\)( were)?", decided, words)
+
+
+def elided(words: str, width: int) -> str:
+    """Cut in the middle: names are often alike at one end, and which end differs is not known."""
+    if len(words) <= width:
+        return words
+    tail = (width - 1) // 2
+    return f"{words[: width - 1 - tail]}…{words[len(words) - tail :]}"
 
 
 def sig3(value: float | None) -> str:
