@@ -135,12 +135,17 @@ def validate(
     """Check a plan and say what it would send, without sending anything."""
     import json
 
+    from loadtest import forecast
     from loadtest import plan as plans
 
     if schema:
         print(json.dumps(plans.json_schema(), indent=1))
     if plan is not None:
-        print(plans.describe(plans.load(plan)))
+        loaded = plans.load(plan)
+        print(forecast.text(loaded))
+        for warning in forecast.warnings(loaded):
+            print(f"warning: {warning}", file=sys.stderr)
+        plans.resolve_keys(loaded)
     elif not schema:
         raise typer.BadParameter("name a plan, or ask for --schema")
 

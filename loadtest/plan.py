@@ -12,7 +12,6 @@ where one could stand never quotes what stands there.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +19,6 @@ import msgspec
 from msgspec.structs import FieldInfo, fields, replace
 
 from loadtest import dialects, rules, shape, tokens, yamltext
-from loadtest.arrivals import Closed, Pattern
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
@@ -136,37 +134,10 @@ def resolve_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict[st
                 keys[target.name] = _resolved(target.key, environ)
             except ValueError as e:
                 problems.append(f"target {target.name} has no usable key: {e}")
+    if len(problems) > 1:
+        raise PlanError(_headed("the plan", problems))
     _raise_any(problems)
     return keys
-
-
-def describe(plan: Plan) -> str:
-    """What a run of the plan would do, in a few lines."""
-    names = ", ".join(target.name for target in plan.targets)
-    width = max(len(stage.name) for stage in plan.stages)
-    stages = [f"  {stage.name:{width}}  {_stage_words(stage)}" for stage in plan.stages]
-    return "\n".join([f"{plan.name}: {len(plan.stages)} stages, each request to {names}", *stages])
-
-
-def _stage_words(stage: Stage) -> str:
-    words = [_pattern_words(stage.arrivals)]
-    if stage.concurrency:
-        words.append(f"{stage.concurrency:,} at a time")
-    if stage.duration_s:
-        words.append(f"{stage.duration_s:g} s")
-    if stage.requests:
-        words.append(f"at most {stage.requests:,} requests" if stage.duration_s else f"{stage.requests:,} requests")
-    if stage.duration_s and not isinstance(stage.arrivals, Closed):
-        expected = ceil(stage.arrivals.expected(stage.duration_s))
-        words.append(f"about {min(expected, stage.requests or expected):,} requests to each target")
-    if stage.warmup:
-        words.append("warm-up")
-    return ", ".join(words)
-
-
-def _pattern_words(pattern: Pattern) -> str:
-    values = [f"{field.encode_name} {getattr(pattern, field.name):g}" for field in fields(pattern)]
-    return " ".join([str(pattern.__struct_config__.tag), *values])
 
 
 def _read_text(path: Path) -> str:

@@ -254,6 +254,10 @@ def test_validate_says_what_it_would_send(place: Place) -> None:
     status, out, _ = place.run("validate", place.plan("http://127.0.0.1:9"))
     assert status == 0
     assert "60" in out
+    del place.environment["TEST_KEY"]
+    status, _, err = place.run("validate", place.plan("http://127.0.0.1:9"))
+    assert (status, err) == (2, place.run("run", place.plan("http://127.0.0.1:9"))[2])
+    assert "TEST_KEY" in err
     status, out, _ = place.run("validate", "--schema")
     assert status == 0
     assert json.loads(out)["$schema"].startswith("https://json-schema.org/")

@@ -670,21 +670,3 @@ def test_every_key_is_documented_with_its_default_and_no_other() -> None:
 def test_every_dialect_and_every_arrival_pattern_is_documented() -> None:
     for word in [*dialects.names(), "constant", "poisson", "gamma", "ramp", "closed", "synthetic", "dataset"]:
         assert f"`{word}`" in PLAN_MD or f"`kind: {word}`" in PLAN_MD, word
-
-
-def test_a_plan_says_what_it_would_send() -> None:
-    text = """
-name: words
-targets: [{name: a, url: "http://127.0.0.1", dialect: http}, {name: b, url: "http://127.0.0.1", dialect: http}]
-prompts: {kind: synthetic, input_tokens: 5}
-stages:
-  - {name: warm, arrivals: {kind: constant, rate: 2}, duration_s: 10, warmup: true}
-  - {name: climb, arrivals: {kind: ramp, from: 0, to: 300}, duration_s: 60, requests: 5000}
-  - {name: full, arrivals: {kind: closed}, concurrency: 64, requests: 500}
-"""
-    assert plan.describe(plan.parse(text, "/")).split("\n") == [
-        "words: 3 stages, each request to a, b",
-        "  warm   constant rate 2, 10 s, about 20 requests to each target, warm-up",
-        "  climb  ramp from 0 to 300, 60 s, at most 5,000 requests, about 5,000 requests to each target",
-        "  full   closed, 64 at a time, 500 requests",
-    ]
