@@ -18,6 +18,7 @@ from loadtest import __version__
 from loadtest.errors import UserError
 
 WRONG_CALL, INTERNAL, INTERRUPTED = 2, 4, 130
+READER_GONE = 141  # what a shell says of a program that a closed pipe ended, as in `loadtest metrics | head -1`
 
 app = typer.Typer(
     name="loadtest",
@@ -222,6 +223,39 @@ def main() -> None:
 
 
 def _status() -> int:
+    """Whatever happens, and also what happens to whoever reads standard output."""
+    status = _status_of_command()
+    try:
+        sys.stdout.flush()
+    except OSError as e:
+        failed = _output_failed(e)
+        return status or failed  # a verdict is not lost by it
+    return status
+
+
+def _output_failed(error: OSError) -> int:
+    """Python writes what is left once more when it ends; that goes nowhere, so that it says nothing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        return READER_GONE
+    print(f"loadtest: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    return INTERNAL
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Such an error names no file; whether it was this one, another line tells."""
+    if error.filename is not None:
+        return False
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as e:
+        return e.errno == error.errno
+    return False
+
+
+def _status_of_command() -> int:
     try:
         return int(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
     except TyperException as e:
@@ -233,10 +267,18 @@ def _status() -> int:
     except UserError as e:
         print(f"loadtest: {e}", file=sys.stderr)
         return e.exit_status
+    except SystemExit:  # what rich makes of a closed pipe; nothing else here raises it
+        return READER_GONE
+    except OSError as e:
+        return _output_failed(e) if _is_of_stdout(e) else _internal_error(e)
     except Exception as e:  # noqa: BLE001 the last place where anybody can say it
-        print(f"loadtest: internal error: {type(e).__name__}: {e}", file=sys.stderr)
-        if os.environ.get("LOADTEST_DEBUG"):
-            traceback.print_exc()
-        else:
-            print("LOADTEST_DEBUG=1 shows where", file=sys.stderr)
-        return INTERNAL
+        return _internal_error(e)
+
+
+def _internal_error(error: Exception) -> int:
+    print(f"loadtest: internal error: {type(error).__name__}: {error}", file=sys.stderr)
+    if os.environ.get("LOADTEST_DEBUG"):
+        traceback.print_exception(error)
+    else:
+        print("LOADTEST_DEBUG=1 shows where", file=sys.stderr)
+    return INTERNAL

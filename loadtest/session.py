@@ -46,7 +46,7 @@ def run(
     keys = plans.resolve_keys(plan)
     run_id = new_run_id()
     directory = (out or Path("runs") / run_id).resolve()
-    with Interrupts().caught() as interrupts, open_store(store or plan.store) as database:
+    with Interrupts().caught() as interrupts, open_store(plan.store if store is None else store) as database:
         database.migrate()
         _begin_directory(directory, plan)
         snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, live.view(quiet))

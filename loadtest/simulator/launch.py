@@ -2,6 +2,7 @@
 
 import os
 import resource
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ def run(
     """
     if tls_key and not tls_cert:
         raise ValueError("a TLS key was given without a certificate; give both")
+    if tls_cert:
+        _check_certificate(tls_cert, tls_key)
     from_stdin = profile == STDIN
     chosen = profiles.parse(sys.stdin.buffer.readline(), "stdin") if from_stdin else profiles.load(profile)
     _allow_many_connections()
@@ -49,6 +52,18 @@ def run(
         ready=lambda url: print(f"simulated provider {chosen.name!r} is ready at {url}", flush=True),
         lifeline=sys.stdin.buffer if from_stdin else None,
     )
+
+
+def _check_certificate(certificate: str, key: str | None) -> None:
+    """Before the server says it in words of its own, which name no file."""
+    for path in filter(None, (certificate, key)):
+        with open(path, "rb"):
+            pass  # an OSError names the file
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as e:
+        holds = f"{certificate} and {key} are not" if key else f"{certificate} does not hold"
+        raise ValueError(f"{holds} a certificate with its key, in PEM form and without a passphrase: {e.reason}") from e
 
 
 def secret(reference: str) -> str:

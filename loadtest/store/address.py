@@ -51,6 +51,8 @@ class Address:
 
 def parse(spec: str | None, environ: Mapping[str, str] = os.environ) -> Address | Path:
     """A server's address, or the directory of an embedded store. None: LOADTEST_STORE, else the default directory."""
+    if spec is not None and not spec.strip():
+        raise BadSpec(f"the store given is empty; write {EXAMPLE}, or leave it out for {VARIABLE} or the default")
     origin = "the store given" if spec else VARIABLE
     text = spec or environ.get(VARIABLE) or ""
     if not text:
