@@ -36,10 +36,10 @@ from loadtest.types import ChunkKind
 Method = Literal["linear", "nearest", "lower", "floor"]
 
 METHODS: dict[Method, str] = {
-    "linear": "interpolated linearly between two values, as numpy does",
-    "nearest": "nearest rank: the value at rank ceil(p n)",
-    "lower": "the value at index floor(p (n - 1)), numpy's `lower`",
-    "floor": "the value at index floor(p n), as here",
+    "linear": "interpolated linearly, as numpy does",
+    "nearest": "by nearest rank, ceil(p n)",
+    "lower": "at index floor(p (n - 1)), rounded down",
+    "floor": "at index floor(p n), as here",
 }
 """How a percentile is read off n sorted values."""
 
@@ -200,19 +200,93 @@ TOOLS = {
 """By name, in the order of METRICS' table of others."""
 
 
-# What the expressions are made of. Offsets are from `sent_ns`, in ns.
+# What the definitions are made of
 
 _EMPTY, _REASONING, _CONTENT, _TOOL_CALL, _MEDIA, _USAGE = map(int, ChunkKind)
-_OUTPUT = (_REASONING, _CONTENT, _TOOL_CALL)
-_TEXT = (_REASONING, _CONTENT)
-_ANSWER = (_CONTENT, _TOOL_CALL)
-_WITH_CHOICES = (_EMPTY, _REASONING, _CONTENT, _TOOL_CALL, _MEDIA)
-_ANY = (*_WITH_CHOICES, _USAGE)
 
-_CONNECTING = "(ifNull(dns_dur_ns, 0) + ifNull(connect_dur_ns, 0) + ifNull(tls_dur_ns, 0))"
-_DONE = "(done_ns - sent_ns)"
+
+def _where(kinds: Sequence[int]) -> str:
+    return f"k IN ({', '.join(map(str, kinds))})"
+
+
+def _first(*kinds: int) -> str:
+    return f"arrayFirstOrNull((t, k) -> {_where(kinds)}, chunk_offset_ns, chunk_kind)"
+
+
+def _last(*kinds: int) -> str:
+    return f"arrayLastOrNull((t, k) -> {_where(kinds)}, chunk_offset_ns, chunk_kind)"
+
+
+def _offsets(*kinds: int) -> str:
+    return f"arrayFilter((t, k) -> {_where(kinds)}, chunk_offset_ns, chunk_kind)"
+
+
+def _counts(*kinds: int) -> str:
+    """Tokens of each chunk of these kinds, where they are known."""
+    counted = f"arrayFilter((c, k) -> {_where(kinds)}, arrayResize(chunk_tokens, length(chunk_kind)), chunk_kind)"
+    one_each = f"arrayMap(k -> 1, arrayFilter(k -> {_where(kinds)}, chunk_kind))"
+    return f"if(token_source = 'usage_matched', {one_each}, {counted})"
+
+
+def _gaps_ms(offsets: str) -> str:
+    return f"arrayMap(t -> t / 1e6, arrayPopFront(arrayDifference({offsets})))"
+
+
+_OUTPUT = (_REASONING, _CONTENT, _TOOL_CALL)
+_CHOICE = (_EMPTY, *_OUTPUT, _MEDIA)
+
+PIECES = {
+    "connecting_ns": "ifNull(dns_dur_ns, 0) + ifNull(connect_dur_ns, 0) + ifNull(tls_dur_ns, 0)",
+    "answered_ns": "done_ns - sent_ns",
+    "n": "toInt64(output_tokens)",
+    "first_chunk_ns": _first(*_CHOICE, _USAGE),
+    "last_chunk_ns": _last(*_CHOICE, _USAGE),
+    "first_choice_ns": _first(*_CHOICE),
+    "last_choice_ns": _last(*_CHOICE),
+    "choice_gaps_ms": _gaps_ms(_offsets(*_CHOICE)),
+    "choices": f"arrayCount(k -> {_where(_CHOICE)}, chunk_kind)",
+    "first_output_ns": _first(*_OUTPUT),
+    "last_output_ns": _last(*_OUTPUT),
+    "output_gaps_ms": _gaps_ms(_offsets(*_OUTPUT)),
+    "tokens_after_first": f"arraySum(arrayPopFront({_counts(*_OUTPUT, _MEDIA)}))",
+    "tokens_or_chunks": "if(token_source IN ('usage', 'usage_matched'), n, "
+    f"nullIf(toInt64(arrayCount(k -> {_where(_OUTPUT)}, chunk_kind)), 0))",
+    "first_answer_ns": _first(_CONTENT, _TOOL_CALL),
+    "first_text_ns": _first(_REASONING, _CONTENT),
+    "last_content_ns": _last(_CONTENT),
+    "content_times_ns": "if(tokens_known, arrayFlatten(arrayMap((t, c) -> arrayWithConstant(c, t), "
+    f"{_offsets(_CONTENT)}, {_counts(_CONTENT)})), {_offsets(_CONTENT)})",
+    "content_tokens": "multiIf(tokens_known, toNullable(toInt64(length(content_times_ns))), "
+    f"hasAny(chunk_kind, [{_TOOL_CALL}, {_MEDIA}]) OR has(chunk_kind, {_REASONING}) AND reasoning_tokens IS NULL, "
+    "NULL, n - ifNull(reasoning_tokens, 0))",
+    "until_usage_ns": f"ifNull({_last(_USAGE)}, answered_ns)",
+    "due_or_begun_ns": "ifNull(due_ns, started_ns)",
+}
+"""Names that the definitions use, beside the columns of `requests`, and their SQL. Offsets are from `sent_ns`.
+
+A *choice* is a chunk that carries no usage alone, *output* reasoning, content or a tool call, an *answer* content or a
+tool call, *text* reasoning or content. `n` is the run's own count of output tokens.
+"""
+
+COLUMNS = (
+    "fault",
+    "error",
+    "streamed",
+    "token_source",
+    "tokens_known",
+    "due_ns",
+    "started_ns",
+    "sent_ns",
+    "done_ns",
+    "streamed_tokens",
+    "output_tokens",
+    "first_token_ns",
+    "first_content_ns",
+    "first_chunk_tokens",
+)
+"""The columns of `requests` that definitions use. What no definition asked for uses is not read."""
+
 _STREAMED = f"{OK} AND streamed"
-_COUNTS = "arrayResize(chunk_tokens, length(chunk_kind))"
 _FROM_CONNECTING = "From before DNS, connect and TLS, where the request opened a connection"
 
 
@@ -221,33 +295,13 @@ def _among(*words: str) -> str:
     return f"(fault = '' OR error IN ({', '.join(map(repr, words))}))"
 
 
-def _listed(kinds: Sequence[int]) -> str:
-    return f"({', '.join(map(str, kinds))})"
-
-
-def _offsets(kinds: Sequence[int]) -> str:
-    return f"arrayFilter((t, k) -> k IN {_listed(kinds)}, chunk_offset_ns, chunk_kind)"
-
-
-def _first(kinds: Sequence[int]) -> str:
-    return f"arrayFirstOrNull((t, k) -> k IN {_listed(kinds)}, chunk_offset_ns, chunk_kind)"
-
-
-def _last(kinds: Sequence[int]) -> str:
-    return f"arrayLastOrNull((t, k) -> k IN {_listed(kinds)}, chunk_offset_ns, chunk_kind)"
-
-
-def _gaps(offsets: str) -> str:
-    return f"arrayMap(t -> t / 1e6, arrayPopFront(arrayDifference({offsets})))"
-
-
 def _ms(ns: str) -> str:
     return f"({ns}) / 1e6"
 
 
 def _connected_ms(ns: str) -> str:
     """Of an offset from `sent_ns`, with what connecting took before."""
-    return _ms(f"{ns} + {_CONNECTING}")
+    return _ms(f"{ns} + connecting_ns")
 
 
 def _per_token(first: str, last: str, n: str) -> str:
@@ -255,13 +309,12 @@ def _per_token(first: str, last: str, n: str) -> str:
     return f"if({n} > 1, ({last} - {first}) / 1e6 / ({n} - 1), NULL)"
 
 
-_AIPERF_END = f"if(streamed, {_last(_OUTPUT)}, {_DONE})"
 _AIPERF = (
     Definition(
         name="aiperf.ttft_ms",
         calls="Time to First Token",
         of="first",
-        sql=_connected_ms(_first(_OUTPUT)),
+        sql=_connected_ms("first_output_ns"),
         among=_STREAMED,
         doc=f"{_FROM_CONNECTING}, to the first chunk of reasoning, content or tool call.",
     ),
@@ -269,7 +322,7 @@ _AIPERF = (
         name="aiperf.ttfo_ms",
         calls="Time to First Output Token",
         of="first",
-        sql=_connected_ms(_first(_ANSWER)),
+        sql=_connected_ms("first_answer_ns"),
         among=_STREAMED,
         doc="As aiperf.ttft_ms, to the first chunk of content or tool call.",
     ),
@@ -277,7 +330,7 @@ _AIPERF = (
         name="aiperf.itl_ms",
         calls="Inter Token Latency",
         of="token",
-        sql=_per_token(_first(_OUTPUT), _last(_OUTPUT), "streamed_tokens"),
+        sql=_per_token("first_output_ns", "last_output_ns", "streamed_tokens"),
         among=_STREAMED,
         doc="(request latency - TTFT) / (n - 1), one value a request. n: AIPerf counts the text with its own tokenizer "
         "unless --use-server-token-count is set; here it is the tokens that were streamed, by the run's own count.",
@@ -286,9 +339,8 @@ _AIPERF = (
         name="aiperf.itl_per_chunk_usage_ms",
         calls="Inter Token Latency, with --per-chunk-usage",
         of="token",
-        sql=f"if(tokens_known AND output_tokens > 1, ({_last(_OUTPUT)} - {_first(_OUTPUT)}) / 1e6 / "
-        "if(first_chunk_tokens BETWEEN 1 AND output_tokens - 1, toInt64(output_tokens) - first_chunk_tokens, "
-        "toInt64(output_tokens) - 1), NULL)",
+        sql="if(tokens_known AND n > 1, (last_output_ns - first_output_ns) / 1e6 / "
+        "if(first_chunk_tokens BETWEEN 1 AND n - 1, n - first_chunk_tokens, n - 1), NULL)",
         among=_STREAMED,
         doc="As aiperf.itl_ms, divided by n - k, where k is the tokens in the first chunk and n the server's count. "
         "Null where the tokens per chunk are not known.",
@@ -298,7 +350,7 @@ _AIPERF = (
         calls="Inter Chunk Latency",
         of="token",
         kind="pooled",
-        sql=_gaps(_offsets(_OUTPUT)),
+        sql="output_gaps_ms",
         among=_STREAMED,
         doc="The gaps between chunks of reasoning, content or tool call, pooled over requests.",
     ),
@@ -306,23 +358,19 @@ _AIPERF = (
         name="aiperf.e2e_ms",
         calls="Request Latency",
         of="end",
-        sql=_connected_ms(_AIPERF_END),
+        sql=_connected_ms("if(streamed, last_output_ns, answered_ns)"),
         among=OK,
         doc=f"{_FROM_CONNECTING}, to the last chunk of reasoning, content or tool call: finish reason, usage and "
         "terminal marker do not count.",
     ),
 )
 
-_GUIDELLM_N = (
-    "if(token_source IN ('usage', 'usage_matched'), toInt64(output_tokens), "
-    f"nullIf(toInt64(length({_offsets(_OUTPUT)})), 0))"
-)
 _GUIDELLM = (
     Definition(
         name="guidellm.ttft_ms",
         calls="TTFT",
         of="first",
-        sql=_ms(_first(_OUTPUT)),
+        sql=_ms("first_output_ns"),
         among=_STREAMED,
         doc="From the first byte of the request, the connection being open, to the first chunk of reasoning, content "
         "or tool call.",
@@ -331,7 +379,7 @@ _GUIDELLM = (
         name="guidellm.ttfot_ms",
         calls="time_to_first_output_token_ms",
         of="first",
-        sql=_ms(_first(_ANSWER)),
+        sql=_ms("first_answer_ns"),
         among=_STREAMED,
         doc="As guidellm.ttft_ms, to the first chunk of content or tool call.",
     ),
@@ -340,8 +388,8 @@ _GUIDELLM = (
         calls="ITL",
         of="token",
         kind="weighted",
-        sql=_per_token(_first(_OUTPUT), _last(_OUTPUT), _GUIDELLM_N),
-        weight=f"greatest(ifNull({_GUIDELLM_N}, 0) - 1, 0)",
+        sql=_per_token("first_output_ns", "last_output_ns", "tokens_or_chunks"),
+        weight="greatest(ifNull(tokens_or_chunks, 0) - 1, 0)",
         among=_STREAMED,
         doc="(last - first chunk) / (n - 1), one average a request, which counts n - 1 times in mean and percentiles. "
         "n: the server's usage, else the number of chunks.",
@@ -351,8 +399,8 @@ _GUIDELLM = (
         calls="TPOT",
         of="token",
         kind="weighted",
-        sql=f"if({_GUIDELLM_N} > 0, {_last(_OUTPUT)} / 1e6 / {_GUIDELLM_N}, NULL)",
-        weight=f"ifNull({_GUIDELLM_N}, 0)",
+        sql="if(tokens_or_chunks > 0, last_output_ns / 1e6 / tokens_or_chunks, NULL)",
+        weight="ifNull(tokens_or_chunks, 0)",
         among=_STREAMED,
         doc="(last chunk - start) / n, the TTFT included; counts n times in mean and percentiles.",
     ),
@@ -360,19 +408,18 @@ _GUIDELLM = (
         name="guidellm.e2e_ms",
         calls="Request latency",
         of="end",
-        sql=_ms(_DONE),
+        sql=_ms("answered_ns"),
         among=OK,
         doc="From the first byte of the request to the terminal marker.",
     ),
 )
 
-_GENAI_END = f"ifNull({_last((_USAGE,))}, {_DONE})"
 _GENAI_BENCH = (
     Definition(
         name="genai_bench.ttft_ms",
         calls="ttft",
         of="first",
-        sql=_connected_ms(_first(_TEXT)),
+        sql=_connected_ms("first_text_ns"),
         among=_STREAMED,
         doc=f"{_FROM_CONNECTING} (genai-bench opens one for every request), to the first chunk of reasoning or "
         "content. Tool calls do not count.",
@@ -381,8 +428,7 @@ _GENAI_BENCH = (
         name="genai_bench.tpot_ms",
         calls="tpot",
         of="token",
-        sql=f"if(output_tokens > 1 AND {_GENAI_END} - {_first(_TEXT)} >= 1e6, "
-        f"({_GENAI_END} - {_first(_TEXT)}) / 1e6 / (toInt64(output_tokens) - 1), NULL)",
+        sql=f"if(until_usage_ns - first_text_ns >= 1e6, {_per_token('first_text_ns', 'until_usage_ns', 'n')}, NULL)",
         among=_STREAMED,
         doc="(e2e_latency - ttft) / (n - 1). n: the server's usage, else its tokenizer's count. An answer whose tokens "
         "all came within a millisecond is left out.",
@@ -391,44 +437,29 @@ _GENAI_BENCH = (
         name="genai_bench.e2e_ms",
         calls="e2e_latency",
         of="end",
-        sql=f"if({_first(_TEXT)} IS NULL, NULL, {_connected_ms(_GENAI_END)})",
+        sql=f"if(first_text_ns IS NULL, NULL, {_connected_ms('until_usage_ns')})",
         among=_STREAMED,
         doc=f"{_FROM_CONNECTING}, to the usage chunk, where it stops reading, else to the end of the answer.",
     ),
 )
 
 _SAW_ALL = _among("error_event", "empty")
-_PERF_COUNTS = (
-    f"if(token_source = 'usage_matched', arrayMap(k -> 1, arrayFilter(k -> k = {_CONTENT}, chunk_kind)), "
-    f"arrayFilter((n, k) -> k = {_CONTENT}, {_COUNTS}, chunk_kind))"
-)
-_PERF_TIMES = (
-    "if(tokens_known, arrayFlatten(arrayMap((t, n) -> arrayWithConstant(n, t), "
-    f"{_offsets((_CONTENT,))}, {_PERF_COUNTS})), "
-    f"{_offsets((_CONTENT,))})"
-)
-_PERF_N = (
-    f"multiIf(tokens_known, toNullable(toInt64(length({_PERF_TIMES}))), "
-    f"hasAny(chunk_kind, [{_TOOL_CALL}, {_MEDIA}]) OR has(chunk_kind, {_REASONING}) AND reasoning_tokens IS NULL, "
-    "NULL, "
-    "toInt64(output_tokens) - ifNull(reasoning_tokens, 0))"
-)
 _INFERENCE_PERF = (
     Definition(
         name="inference_perf.ttft_ms",
         calls="time_to_first_token",
         of="first",
-        sql=f"if(length({_PERF_TIMES}) > 1, {_connected_ms(f'{_PERF_TIMES}[1]')}, NULL)",
+        sql=f"if(length(content_times_ns) > 1, {_connected_ms('content_times_ns[1]')}, NULL)",
         among=f"{_SAW_ALL} AND streamed",
-        doc=f"{_FROM_CONNECTING}, to the first chunk of content; reasoning does not count. Null for an answer of one "
-        "token. An error inside a 200 stream goes unnoticed and counts as a success.",
+        doc=f"{_FROM_CONNECTING}, to the first chunk of content; reasoning does not count. Null for an answer "
+        "of one token. An error inside a 200 stream goes unnoticed and counts as a success.",
     ),
     Definition(
         name="inference_perf.tpot_ms",
         calls="time_per_output_token",
         of="token",
-        sql=f"if(length({_PERF_TIMES}) > 1 AND {_PERF_N} > 1, "
-        f"({_PERF_TIMES}[-1] - {_PERF_TIMES}[1]) / 1e6 / ({_PERF_N} - 1), NULL)",
+        sql="if(length(content_times_ns) > 1 AND content_tokens > 1, "
+        "(content_times_ns[-1] - content_times_ns[1]) / 1e6 / (content_tokens - 1), NULL)",
         among=f"{_SAW_ALL} AND streamed",
         doc="(last - first chunk of content) / (n - 1). n: its tokenizer's count of the content; here the run's own "
         "count without reasoning, null where reasoning or tool calls cannot be told apart.",
@@ -438,7 +469,7 @@ _INFERENCE_PERF = (
         calls="inter_token_latency",
         of="token",
         kind="pooled",
-        sql=f"if(tokens_known, {_gaps(_PERF_TIMES)}, [])",
+        sql=f"if(tokens_known, {_gaps_ms('content_times_ns')}, [])",
         among=f"{_SAW_ALL} AND streamed",
         doc="The gaps between tokens of content, pooled: all tokens of a chunk arrive with it, 0 ms apart, and the "
         "first of them takes the whole gap. None where tokens per chunk are not known.",
@@ -447,7 +478,8 @@ _INFERENCE_PERF = (
         name="inference_perf.ntpot_ms",
         calls="normalized_time_per_output_token",
         of="token",
-        sql=f"if({_PERF_N} > 0, ({_DONE} + {_CONNECTING}) / 1e6 / {_PERF_N}, if({_PERF_N} = 0, 0, NULL))",
+        sql="if(content_tokens > 0, (answered_ns + connecting_ns) / 1e6 / content_tokens, "
+        "if(content_tokens = 0, 0, NULL))",
         among=_SAW_ALL,
         doc="Request latency / n, the TTFT included; 0 for an answer without a token.",
     ),
@@ -455,15 +487,15 @@ _INFERENCE_PERF = (
         name="inference_perf.e2e_ms",
         calls="request_latency",
         of="end",
-        sql=_connected_ms(_DONE),
+        sql=_connected_ms("answered_ns"),
         among=_SAW_ALL,
         doc=f"{_FROM_CONNECTING}, to the end of the answer.",
     ),
 )
 
 
-def _vllm(prefix: str, kinds: Sequence[int], among: str, ends_at: str) -> tuple[Definition, ...]:
-    first, last = _first(kinds), _last(kinds)
+def _vllm(prefix: str, chunk: str, among: str, ends_at: str) -> tuple[Definition, ...]:
+    first, last = f"first_{chunk}_ns", f"last_{chunk}_ns"
     return (
         Definition(
             name=f"{prefix}.ttft_ms",
@@ -477,7 +509,7 @@ def _vllm(prefix: str, kinds: Sequence[int], among: str, ends_at: str) -> tuple[
             name=f"{prefix}.tpot_ms",
             calls="TPOT",
             of="token",
-            sql=_per_token(first, last, "toInt64(output_tokens)"),
+            sql=_per_token(first, last, "n"),
             among=among,
             doc="(E2EL - TTFT) / (n - 1). n: the server's usage, else its tokenizer's count. Null where n <= 1.",
         ),
@@ -486,7 +518,7 @@ def _vllm(prefix: str, kinds: Sequence[int], among: str, ends_at: str) -> tuple[
             calls="ITL",
             of="token",
             kind="pooled",
-            sql=_gaps(_offsets(kinds)),
+            sql=f"{chunk}_gaps_ms",
             among=among,
             doc=f"The gaps between chunks {ends_at}, pooled, whatever number of tokens a chunk has.",
         ),
@@ -504,24 +536,24 @@ def _vllm(prefix: str, kinds: Sequence[int], among: str, ends_at: str) -> tuple[
 _VLLM = (
     *_vllm(
         "vllm",
-        _WITH_CHOICES,
+        "choice",
         f"{_among('empty')} AND streamed",
         "with `choices`, be it role-only, empty or the finish reason",
     ),
     *_vllm(
         "vllm_033",
-        _OUTPUT,
+        "output",
         _STREAMED,
         "of content, reasoning or tool call",
     ),
 )
 
 
-def _evalscope(prefix: str, kinds: Sequence[int], words: Sequence[str], ends_at: str) -> tuple[Definition, ...]:
+def _evalscope(prefix: str, chunk: str, words: Sequence[str], ends_at: str) -> tuple[Definition, ...]:
     among = _among(*words)
     streamed = f"{among} AND streamed"
-    first = f"ifNull({_first(kinds)} + {_CONNECTING}, 0)"
-    end = f"ifNull({_last(_ANY)} + {_CONNECTING}, 0)"
+    first = f"ifNull(first_{chunk}_ns + connecting_ns, 0)"
+    end = "ifNull(last_chunk_ns + connecting_ns, 0)"
     return (
         Definition(
             name=f"{prefix}.ttft_ms",
@@ -535,7 +567,7 @@ def _evalscope(prefix: str, kinds: Sequence[int], words: Sequence[str], ends_at:
             name=f"{prefix}.tpot_ms",
             calls="TPOT",
             of="token",
-            sql=_per_token(first, end, "toInt64(output_tokens)"),
+            sql=_per_token(first, end, "n"),
             among=streamed,
             doc="(latency - TTFT) / (n - 1), and so until the usage chunk. n: the server's usage, else its tokenizer's "
             "count. Null where n <= 1.",
@@ -545,7 +577,7 @@ def _evalscope(prefix: str, kinds: Sequence[int], words: Sequence[str], ends_at:
             calls="ITL",
             of="token",
             kind="pooled",
-            sql=_gaps(_offsets(kinds)),
+            sql=f"{chunk}_gaps_ms",
             among=streamed,
             doc=f"The gaps between chunks {ends_at}, pooled, whatever number of tokens a chunk has.",
         ),
@@ -553,7 +585,7 @@ def _evalscope(prefix: str, kinds: Sequence[int], words: Sequence[str], ends_at:
             name=f"{prefix}.e2e_ms",
             calls="Latency",
             of="end",
-            sql=_ms(f"if(streamed, {end}, {_DONE} + {_CONNECTING})"),
+            sql=_ms(f"if(streamed, {end}, answered_ns + connecting_ns)"),
             among=among,
             doc=f"{_FROM_CONNECTING}, to the last chunk of any kind, usage included; the terminal marker does not "
             "count.",
@@ -562,22 +594,17 @@ def _evalscope(prefix: str, kinds: Sequence[int], words: Sequence[str], ends_at:
 
 
 _EVALSCOPE = (
-    *_evalscope("evalscope", _WITH_CHOICES, ("error_event", "empty"), "with `choices`, be it role-only or empty"),
-    *_evalscope("evalscope_112", _OUTPUT, ("empty",), "of reasoning, content or tool call"),
+    *_evalscope("evalscope", "choice", ("error_event", "empty"), "with `choices`, be it role-only or empty"),
+    *_evalscope("evalscope_112", "output", ("empty",), "of reasoning, content or tool call"),
 )
 
 _SETTLED = f"({OK} OR {FAILED})"
-_AFTER_FIRST = (
-    "if(token_source = 'usage_matched', toInt64(token_chunks) - 1, "
-    f"toInt64(arraySum(arrayFilter((n, k) -> k IN {_listed((*_OUTPUT, _MEDIA))}, {_COUNTS}, chunk_kind))) "
-    "- first_chunk_tokens)"
-)
 _MLCOMMONS = (
     Definition(
         name="mlcommons.ttft_ms",
         calls="TTFT",
         of="first",
-        sql=_connected_ms(_first(_OUTPUT)),
+        sql=_connected_ms("first_output_ns"),
         among=f"{_SETTLED} AND streamed",
         doc=f"{_FROM_CONNECTING}, to the first chunk of reasoning, content or tool call. Answers that failed later "
         "count as well.",
@@ -586,7 +613,8 @@ _MLCOMMONS = (
         name="mlcommons.tpot_ms",
         calls="TPOT",
         of="token",
-        sql=f"if(tokens_known AND {_AFTER_FIRST} > 0, ({_DONE} - {_first(_OUTPUT)}) / 1e6 / {_AFTER_FIRST}, NULL)",
+        sql="if(tokens_known AND tokens_after_first > 0, "
+        "(answered_ns - first_output_ns) / 1e6 / tokens_after_first, NULL)",
         among=_STREAMED,
         doc="(end of the answer - first chunk) / tokens after the first chunk, by the model's tokenizer. Null where "
         "tokens per chunk are not known.",
@@ -595,7 +623,7 @@ _MLCOMMONS = (
         name="mlcommons.e2e_ms",
         calls="Latency",
         of="end",
-        sql=_ms(f"done_ns - ifNull(sent_ns - {_CONNECTING}, started_ns)"),
+        sql=_ms("done_ns - ifNull(sent_ns - connecting_ns, started_ns)"),
         among=_SETTLED,
         doc=f"{_FROM_CONNECTING}, to the end of the answer or the instant of its failure: a 429 after 5 ms is a "
         "latency of 5 ms.",
@@ -608,7 +636,7 @@ _LLMPERF = (
         name="llmperf.ttft_ms",
         calls="ttft_s",
         of="first",
-        sql=_ms(f"ifNull({_first((_CONTENT,))} + {_CONNECTING}, 0)"),
+        sql=_ms("ifNull(first_content_ns + connecting_ns, 0)"),
         among=_LLMPERF_AMONG,
         doc=f"{_FROM_CONNECTING} (LLMPerf opens one for every request), to the first chunk of content; 0 where an "
         "answer has none.",
@@ -617,8 +645,7 @@ _LLMPERF = (
         name="llmperf.itl_ms",
         calls="inter_token_latency_s",
         of="token",
-        sql=f"ifNull(({_last((_CONTENT,))} + {_CONNECTING}) / 1e6 / "
-        f"arrayCount(k -> k IN {_listed(_WITH_CHOICES)}, chunk_kind), 0)",
+        sql="ifNull((last_content_ns + connecting_ns) / 1e6 / choices, 0)",
         among=_LLMPERF_AMONG,
         doc="(last chunk of content - start) / number of chunks, the TTFT included, role-only and finishing chunks "
         "counted; not the usage chunk, which LLMPerf does not ask for. 0 where an answer has no content.",
@@ -627,19 +654,18 @@ _LLMPERF = (
         name="llmperf.e2e_ms",
         calls="end_to_end_latency_s",
         of="end",
-        sql=_connected_ms(_DONE),
+        sql=_connected_ms("answered_ns"),
         among=_LLMPERF_AMONG,
         doc=f"{_FROM_CONNECTING}, to the end of the answer.",
     ),
 )
 
-_LOADGEN_START = "ifNull(due_ns, started_ns)"
 _MLPERF_LOADGEN = (
     Definition(
         name="mlperf_loadgen.ttft_ms",
         calls="First token latency",
         of="first",
-        sql=_ms(f"sent_ns + first_token_ns - {_LOADGEN_START}"),
+        sql=_ms("sent_ns + first_token_ns - due_or_begun_ns"),
         among=_STREAMED,
         doc="From the instant the request was due (closed load: was begun) to the first token as the system under test "
         "reports it; here that is the first token chunk.",
@@ -648,7 +674,7 @@ _MLPERF_LOADGEN = (
         name="mlperf_loadgen.tpot_ms",
         calls="Time per output token",
         of="token",
-        sql=_per_token("first_token_ns", _DONE, "toInt64(output_tokens)"),
+        sql=_per_token("first_token_ns", "answered_ns", "n"),
         among=_STREAMED,
         doc="(latency - first token latency) / (n - 1), n as the system under test reports it; here the run's own "
         "count.",
@@ -657,7 +683,7 @@ _MLPERF_LOADGEN = (
         name="mlperf_loadgen.e2e_ms",
         calls="Latency",
         of="end",
-        sql=_ms(f"done_ns - {_LOADGEN_START}"),
+        sql=_ms("done_ns - due_or_begun_ns"),
         among=OK,
         doc="From the instant the request was due (closed load: was begun) to the end of the answer.",
     ),
@@ -677,7 +703,7 @@ _ARTIFICIAL_ANALYSIS = (
         name="artificial_analysis.script_ttft_ms",
         calls="TTFT of its old benchmark script",
         of="first",
-        sql=_ms(_first(_ANY)),
+        sql=_ms("first_chunk_ns"),
         among=_STREAMED,
         doc="From the request to the first chunk of any kind.",
     ),
@@ -728,7 +754,7 @@ _JUST_BELOW = 1e-12
 
 
 def figures(definitions: Sequence[Definition], where: str, levels: Sequence[float], by: Sequence[str] = BY) -> str:
-    """A query of one tool's figures for each group of `by`, over the rows of `requests` that meet `where`.
+    """A query of figures for each group of `by`, over the rows of `requests` that meet `where`.
 
     Columns, for each definition its name with `_` for the dot, and then: `_n`, the number of values; `_mean`; `_q`, the
     values at `levels` as the tool reads them off. Where n is 0, the others say nothing.
@@ -736,8 +762,10 @@ def figures(definitions: Sequence[Definition], where: str, levels: Sequence[floa
     values = [f"{sql} AS {alias}" for d in definitions for alias, sql in _values(d).items()]
     columns = [f"{sql} AS {alias}" for d in definitions for alias, sql in _aggregates(d, levels).items()]
     keys = ", ".join(by)
-    inner = f"SELECT {', '.join([*by, *values])} FROM requests WHERE {where}"
-    return f"SELECT {', '.join([*by, *columns])} FROM ({inner}) GROUP BY {keys} ORDER BY {keys}"
+    pieces = [f"{sql} AS {name}" for name, sql in PIECES.items()]
+    rows = f"SELECT {', '.join([*by, *COLUMNS, *pieces])} FROM requests WHERE {where}"
+    each = f"SELECT {', '.join([*by, *values])} FROM ({rows})"
+    return f"SELECT {', '.join([*by, *columns])} FROM ({each}) GROUP BY {keys} ORDER BY {keys}"
 
 
 def column(definition: Definition) -> str:
@@ -808,6 +836,11 @@ def catalogue() -> str:
         "|---|---|---|---|",
     ]
     out += [f"| [{t.title}](#{t.name}) | {t.version} | {METHODS[t.method]} | {t.differs} |" for t in TOOLS.values()]
+    out += ["", "In the SQL below these names stand for", ""]
+    out += [f"- `{name}`: `{sql}`" for name, sql in PIECES.items()]
+    out += ["", "in ns from `sent_ns`, or counts. They are of chunks that"]
+    out += ["carry: output, reasoning, content or a tool call; an answer, content or a tool call; text, reasoning or"]
+    out += ["content; a choice, anything but usage alone."]
     for tool in TOOLS.values():
         out += ["", f"## {tool.name}", "", f"{tool.title} {tool.version}, read in {tool.source}.", ""]
         out += [f"Prints {', '.join(tool.stats)}. Percentiles are {METHODS[tool.method]}."]

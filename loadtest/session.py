@@ -133,18 +133,17 @@ def report_as(run: str, tool: str, format: str, out: Path | None, store: str | N
     with open_store(store) as database:
         database.migrate()
         run_id = find_run(database, run)
-        groups = others.groups(database, run_id)
-        figures = [said for each in tools for said in others.said(database, run_id, each, groups)]
-    suffix, text = {
-        "html": lambda: ("txt", "\n".join(others.plain(run_id, tools, figures)) + "\n"),
-        "json": lambda: ("json", json.dumps(others.as_json(run_id, tools, figures), indent=1) + "\n"),
-        "csv": lambda: ("csv", others.as_csv(run_id, figures)),
+        figures = others.said(database, run_id, tools, others.groups(database, run_id), tools[0].stats)
+    text = {
+        "html": lambda: "\n".join(others.plain(run_id, tools, figures)) + "\n",
+        "json": lambda: json.dumps(others.as_json(run_id, tools, figures), indent=1) + "\n",
+        "csv": lambda: others.as_csv(run_id, figures),
     }[format]()
     if out is None:
         print(text, end="")
         return
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"as-{tool}.{suffix}"
+    path = out / f"as-{tool}.{'txt' if format == 'html' else format}"
     path.write_text(text)
     print(path)
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from loadtest import metrics
 from loadtest.arrivals import Closed
+from loadtest.definitions import TOOLS
 from loadtest.metrics import METRICS
 from loadtest.report.model import (
     LANDMARKS,
@@ -34,6 +35,7 @@ from loadtest.report.model import (
     WorkerRow,
     summary_of,
 )
+from loadtest.report.others import said
 from loadtest.report.summary import summary
 from loadtest.schedule import Schedule
 from loadtest.store import Store
@@ -94,6 +96,13 @@ def gather(store: Store, run: str) -> Report:
         stages_left_out=len(stages) - len(drawn),
         targets_left_out=len(figures.targets) - len(targets),
         errors=_errors(store, run),
+        others=said(
+            store,
+            run,
+            list(TOOLS.values()),
+            [(stage["stage"], target) for stage in drawn for target in targets],
+            ("p50", "p99"),
+        ),
         metrics=list(METRICS.values()),
         workers=_workers(store, run),
         environment=_environment(store, run),

@@ -17,12 +17,13 @@ from loadtest.report.sections.errors import errors
 from loadtest.report.sections.method import method
 from loadtest.report.sections.objectives import objectives
 from loadtest.report.sections.opening import opening
+from loadtest.report.sections.others import others
 from loadtest.report.sections.stages import stages
 from loadtest.report.sections.targets import targets
 
 __all__ = ["load", "render"]
 
-SECTIONS = (opening, account, targets, objectives, stages, errors, method)
+SECTIONS = (opening, account, targets, objectives, stages, errors, others, method)
 """The page from top to bottom."""
 
 STYLES = ("uPlot.min.css", "report.css")
@@ -33,6 +34,7 @@ NAVIGATION = (
     ("objectives", "Objectives"),
     ("stages", "Charts"),
     ("errors", "Errors"),
+    ("others", "Others"),
     ("method", "Method"),
 )
 

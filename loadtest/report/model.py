@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from loadtest.report.others import Said
 from loadtest.types import FAULT_OF, Metric, Plan
 from loadtest.validity import Judged
 
@@ -219,5 +220,6 @@ class Report(Struct, kw_only=True):
     metrics: list[Metric]
     workers: list[WorkerRow]
     environment: dict[str, str]  # what the run's own span says of where it ran
+    others: list[Said] = []  # by the definitions of other tools, of the stages and targets that are drawn
     stages_left_out: int = 0  # of the charts, not of the tables
     targets_left_out: int = 0
