@@ -287,6 +287,49 @@ def test_failures_count_as_infinity_beside_the_successes() -> None:
     assert "with failures" not in Page(targets(clean)).text
 
 
+def test_more_targets_than_fit_beside_each_other_are_rows() -> None:
+    made = report()
+    three = dict.fromkeys("abc", made.summary.targets["acme"])
+    made.summary.targets = {**three, "globex": made.summary.targets["globex"]}
+    page = targets(made)
+    assert "by-target" in page
+    assert "compare" not in page
+    words = Page(page).text
+    assert "a 1,200 0% 0 of 1,200, 0% to 0.307% 252 ms 448 ms 569 ms" in words
+    assert "globex 1,200 12.0% 144 of 1,200, 10.2% to 14.0% 546 ms 600 ms 1,350 ms ∞" in words
+    made.summary.targets = three
+    assert "by-target" not in targets(made)
+
+
+def test_one_figure_stands_under_neither_heading() -> None:
+    assert '<td colspan="2" class="whole">1,200</td>' in targets(report())
+
+
+def test_interrupted_requests_are_no_failures_to_compare() -> None:
+    made = report()
+    for target in made.summary.targets.values():
+        target.ok = target.requests - 3
+        for stage in target.stages.values():
+            stage.ok, stage.errors = stage.requests - 1, {"cancelled": 1}
+    assert "with failures" not in Page(targets(made)).text
+
+
+def test_a_figure_below_what_its_stamps_are_exact_to_says_so() -> None:
+    made = report()
+    made.summary.targets["acme"].stages["calm"].uncertainty_p99_ms = 30.0
+    words = Page(html.render(made)).text
+    assert "28.0 ms stamps exact to 30.0 ms" in words
+    assert words.count("stamps exact to") == 1
+    assert "1% of the requests have a stamp that is exact to 30.0 ms only." in words
+
+
+def test_the_account_explains_the_warm_up() -> None:
+    made = report()
+    assert "warm-up" not in account(made)
+    made.summary.integrity = Integrity(scheduled=16_824, sent=16_824, stored=16_824)
+    assert "24 of the stored are warm-up: kept, and left out of the figures." in account(made)
+
+
 def test_tokens_that_nobody_counted_are_told() -> None:
     made = report()
     made.summary.targets["acme"].stages["calm"].unknown_tokens = 12

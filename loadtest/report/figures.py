@@ -23,6 +23,7 @@ class Axis(Struct, kw_only=True, omit_defaults=True):
 
 
 class XAxis(Axis, kw_only=True):
+    note: str = ""  # how to read the axis
     zero: bool = False  # begins at 0 though no value is there
     values: list[float]
 
@@ -80,7 +81,8 @@ def nothing(ident: str, question: str, words: str) -> Html:
 
 def axis_words(spec: Spec) -> str:
     unit = f"{spec.y.label}{', logarithmic' if spec.y.log else ''}"
-    return f"{unit}, against {spec.x.label}{', logarithmic' if spec.x.log else ''}"
+    note = f" ({spec.x.note})" if spec.x.note else ""
+    return f"{unit}, against {spec.x.label}{', logarithmic' if spec.x.log else ''}{note}"
 
 
 def spans_decades(values: Iterable[Sequence[float | None]]) -> bool:

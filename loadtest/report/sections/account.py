@@ -1,5 +1,6 @@
 """The integrity account: what became of every request that should have been sent."""
 
+from loadtest.report.headline import warm_up_line
 from loadtest.report.marks import outcome
 from loadtest.report.markup import Html, h
 from loadtest.report.model import Integrity, Report
@@ -13,6 +14,7 @@ MISSED_BECAUSE = {
 
 def account(report: Report) -> Html:
     own = report.summary.integrity
+    warm_up = warm_up_line(report.summary)
     return h(
         "section",
         h("h2", "Was every request accounted for?"),
@@ -30,6 +32,7 @@ def account(report: Report) -> Html:
             _sum([(own.sent, "sent", ""), (own.stored, "stored", ""), _loss(own.lost, "lost")]),
             class_="account",
         ),
+        h("p", f"{warm_up}.", class_="small note") if warm_up else None,
         id="account",
     )
 

@@ -112,15 +112,21 @@ def _latency(stage: Stage, target: str, metric: str, quantiles: dict[str, Values
     told = ", ".join(f"{p} {sig3(getattr(stat, p))} ms" for p in PERCENTILES)
     if metric in BETWEEN:
         question = f"How steadily did {target} send its {BETWEEN[metric]}?"
-        answer = f"{told} from one to the next, over {count(stat.n)} gaps."
+        answer = f"{told} from one to the next, over {count(stat.n)} gaps.{_exact_to(stage.of(target), stat)}"
     else:
         question = f"How long did {target} take to its first token?"
-        answer = f"{told}, over {count(stat.n)} successes."
+        answer = f"{told}, over {count(stat.n)} successes.{_exact_to(stage.of(target), stat)}"
     ident = stage.chart_id(metric.removesuffix("_ms"), target)
     if not any(value is not None for values in quantiles.values() for value in values):
         return nothing(ident, question, _why_nothing(stage.of(target), target))
     lines = [Line(label=p, color=color(stage.order, target), shade=SHADES[p], values=quantiles[p]) for p in PERCENTILES]
     return figure(ident, question, answer, stage.over_time(y, lines), rows=stage.clock_rows())
+
+
+def _exact_to(own: StageFigures, stat: Stat) -> str:
+    if not own.blurred(stat.p50):
+        return ""
+    return f" Read them with care: 1% of the requests have a stamp that is exact to {sig3(own.uncertainty_p99_ms)} ms only."
 
 
 def _why_nothing(own: StageFigures, target: str) -> str:
@@ -174,7 +180,8 @@ def distribution(stage: Stage, metric: str) -> Html:
         answer += " A line ends where failures begin; dotted, the successes alone."
     shares = stage.charts.shares
     x = XAxis(
-        label="percentile of requests, each nine the same width",
+        label="percentile of requests",
+        note="p90, p99 and p99.9 stand equally far apart",
         unit="nines",
         values=[nines(share) for share in shares],
         ticks=[(nines(share), name) for share, name in TICKS if share <= shares[-1]],

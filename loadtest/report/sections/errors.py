@@ -27,7 +27,7 @@ def errors(report: Report) -> Html:
         "table",
         h("thead", h("tr", [h("th", word, scope="col", class_=side) for word, side in head])),
         h("tbody", [_row(row, order.get(row.target, 0)) for row in report.errors]),
-        class_="full",
+        class_="full errors",
     )
     return h("section", title, h("p", LEAD, class_="lead"), h("div", table, class_="scroll"), id="errors")
 
@@ -45,8 +45,8 @@ def _row(row: ErrorRow, index: int) -> Html:
         "tr",
         h("th", h("code", row.error), h("div", meaning, class_="small"), scope="row"),
         h("td", FAULTS.get(row.fault, row.fault), class_="left"),
-        h("td", named(index, row.target), class_="left"),
-        h("td", row.stage, class_="left"),
+        h("td", named(index, row.target), class_="left name"),
+        h("td", row.stage, class_="left name"),
         h("td", count(row.requests)),
         h(
             "td",

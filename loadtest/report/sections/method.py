@@ -13,8 +13,8 @@ TRACES = {
     "sampled": "sampled: requests asked the endpoint to record each of them, which costs it time",
 }
 CLOCKS = {
+    None: "no answer came, so nothing was stamped",
     "kernel": "kernel: an answer's time is when its bytes reached this machine",
-    None: "not known",
     "user": "user space: an answer's time is when the generator read it, which is later under load",
     "mixed": "mixed: some answers were stamped by the kernel, others when they were read",
 }
@@ -79,7 +79,11 @@ def _health(report: Report) -> list[tuple[str, Html | str]]:
         ("Read lag", f"p50 {_ms(own.read_lag_ms.p50)}, p99 {_ms(own.read_lag_ms.p99)}: from arrived to read"),
         ("Stamp uncertainty", f"p99 {_ms(own.uncertainty_ms.p99)}, largest {_ms(own.uncertainty_ms.max)}"),
         ("Workers", _workers(report)),
-        ("CPU", f"workers {_s(own.cpu_s)}, their hosts {_s(own.host_cpu_s)}, for {count(own.chunks)} chunks"),
+        (
+            "CPU time",
+            f"worker processes {_s(own.cpu_s)}, the processes that store their results {_s(own.host_cpu_s)},"
+            f" for {count(own.chunks)} chunks",
+        ),
     ]
 
 

@@ -6,7 +6,14 @@ from loadtest.report.markup import Html, h
 from loadtest.report.model import Report, Summary
 from loadtest.report.words import count, percent, sig3
 
-INTERRUPTED = "The run was interrupted before its end: here is what was measured until then."
+INTERRUPTED = "Here is what was measured until the interruption."
+
+
+STAMPED = {
+    "kernel": "answers were stamped by the kernel",
+    "user": "answers were stamped in user space",
+    "mixed": "some answers were stamped by the kernel, others in user space",
+}
 
 
 def opening(report: Report) -> Html:
@@ -66,10 +73,9 @@ def _validity(summary: Summary) -> Html:
 def _clean(summary: Summary) -> str:
     own = summary.generator
     lag = f"99% of requests left within {sig3(own.schedule_lag_ms.p99)} ms of being due" if _has_lag(summary) else ""
-    clock = "answers were stamped by the kernel" if own.clock == "kernel" else "answers were stamped in user space"
-    stamps = (
-        clock if own.uncertainty_ms.p99 is None else f"{clock}, 99% of them exact to {sig3(own.uncertainty_ms.p99)} ms"
-    )
+    stamps = STAMPED.get(own.clock or "", "")
+    if stamps and own.uncertainty_ms.p99 is not None:
+        stamps += f", 99% of them exact to {sig3(own.uncertainty_ms.p99)} ms"
     parts = [part for part in (lag, stamps) if part]
     own_limits = [each.rule for each in summary.validity.rules if each.limit != each.default]
     held_to = f" The plan set its own limits for this: {', '.join(own_limits)}." if own_limits else ""

@@ -1,4 +1,7 @@
-"""The targets side by side: one table a measured stage, a column a target, a row a figure."""
+"""The targets side by side: one table a measured stage, a column a target, a row a figure.
+
+More than `MOST_COLUMNS` targets would not fit beside each other: they are rows then, and the figures columns.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +10,7 @@ from msgspec import Struct
 from loadtest.report.marks import COLORS, named
 from loadtest.report.markup import Html, h, text
 from loadtest.report.model import PERCENTILES, Report, StageFigures, Stat
-from loadtest.report.words import NOT_KNOWN, count, percent, quantity, sig3
+from loadtest.report.words import INFINITE, NOT_KNOWN, count, percent, quantity, sig3
 from loadtest.stats import share_interval
 from loadtest.types import FAULT_OF, Price, Target
 
@@ -17,6 +20,11 @@ LATENCIES = (
     ("icl_ms", "Inter-chunk latency"),
     ("e2e_ms", "End-to-end latency"),
 )
+
+
+MOST_COLUMNS = 3
+FIGURES = ("Throughput", "Tokens", "Cost")
+"""The groups that stand in a table of their own where targets are rows."""
 
 
 class Column(Struct, frozen=True):
@@ -33,6 +41,7 @@ class Cell(Struct, frozen=True):
     beside: str | None = None
     bar: float | None = None  # the value's share of the largest in its group
     index: int = 0  # the target's
+    note: str = ""  # what to know when reading it
 
 
 class Row(Struct, frozen=True):
@@ -64,19 +73,63 @@ def stages(report: Report) -> Iterator[tuple[str, list[Column]]]:
 
 def _lead(report: Report) -> Html:
     words = "Latencies are over the requests that succeeded."
-    if any(t.ok < t.requests for t in report.summary.targets.values()):
-        words += " Beside them stands the same percentile with every failed request counted as infinitely slow."
+    if any(stage.faults for t in report.summary.targets.values() for stage in t.stages.values()):
+        place = "Under" if len(report.summary.targets) > MOST_COLUMNS else "Beside"
+        words += f" {place} them stands the same percentile with every failed request counted as infinitely slow."
         words += " Objectives are judged by that one."
     return h("p", words, class_="lead")
 
 
 def _stage(stage: str, columns: list[Column]) -> Html:
-    beside = any(column.figures.ok < column.figures.requests for column in columns)
+    beside = any(column.figures.faults for column in columns)
     rows = [row for row in _rows(columns) if any(cell.shown != NOT_KNOWN for cell in row.cells)]
+    if len(columns) > MOST_COLUMNS:
+        return text(h("h3", f"Stage {stage}"), _transposed(columns, rows, beside))
     return text(
         h("h3", f"Stage {stage}"),
         h("div", h("table", _head(columns, beside), _body(rows, beside), class_="full compare"), class_="scroll"),
     )
+
+
+def _transposed(columns: list[Column], rows: list[Row], beside: bool) -> list[Html]:
+    """Two tables, a row a target: counts and latencies, then the rest."""
+    groups: list[tuple[str, list[Row]]] = []
+    for row in rows:
+        if row.group or not groups:
+            groups.append((row.group, []))
+        groups[-1][1].append(row)
+    parts = ([g for g in groups if g[0] not in FIGURES], [g for g in groups if g[0] in FIGURES])
+    return [h("div", _by_target(columns, part, beside), class_="scroll") for part in parts if part]
+
+
+def _by_target(columns: list[Column], groups: list[tuple[str, list[Row]]], beside: bool) -> Html:
+    titles = [
+        h("th", title, colspan=len(rows) if len(rows) > 1 else None, scope="colgroup", class_="first")
+        for title, rows in groups
+    ]
+    labels = [
+        h("th", row.label, scope="col", class_=None if at else "first")
+        for _, rows in groups
+        for at, row in enumerate(rows)
+    ]
+    body = [
+        h(
+            "tr",
+            h("th", named(column.index, column.name), scope="row", class_="name"),
+            [_beneath(row.cells[k], beside, not at) for _, rows in groups for at, row in enumerate(rows)],
+        )
+        for k, column in enumerate(columns)
+    ]
+    head = h("thead", h("tr", h("th"), titles), h("tr", h("th"), labels, class_="subhead"))
+    return h("table", head, h("tbody", body), class_="full by-target")
+
+
+def _beneath(cell: Cell, beside: bool, first: bool) -> Html:
+    """The figure, and under it the same with failures as +infinity."""
+    failures = h("div", cell.beside, class_="beside infinite" if cell.beside == INFINITE else "beside")
+    under = failures if beside and cell.beside not in (None, cell.shown) else None
+    note = h("div", cell.note, class_="small") if cell.note else None
+    return h("td", cell.shown, under, note, class_="first" if first else None)
 
 
 def _head(columns: list[Column], beside: bool) -> Html:
@@ -115,14 +168,16 @@ def _td(cell: Cell, beside: bool) -> Html:
     if beside and cell.beside is not None:
         return text(
             h("td", _bar(cell.bar, cell.index), _number(cell)),
-            h("td", cell.beside, class_="beside infinite" if cell.beside == "∞" else "beside"),
+            h("td", cell.beside, class_="beside infinite" if cell.beside == INFINITE else "beside"),
         )
-    return h("td", _bar(cell.bar, cell.index), _number(cell), colspan=2 if beside else None)
+    span, kind = (2, "whole") if beside else (None, None)
+    return h("td", _bar(cell.bar, cell.index), _number(cell), colspan=span, class_=kind)
 
 
 def _number(cell: Cell) -> Html | str:
     """Of one width where a bar stands before it, so that the bars stand below each other."""
-    return cell.shown if cell.bar is None else h("span", cell.shown, class_="number")
+    note = h("div", cell.note, class_="small") if cell.note else None
+    return text(cell.shown if cell.bar is None else h("span", cell.shown, class_="number"), note)
 
 
 def _bar(share: float | None, index: int) -> Html | None:
@@ -171,7 +226,9 @@ def _latency_cell(column: Column, metric: str, p: str, largest: float) -> Cell:
     if value is None:
         return Cell("no success" if column.figures.ok == 0 else NOT_KNOWN, _with_failures(column.figures, metric, p))
     bar = value / largest if largest else None
-    return Cell(f"{sig3(value)} ms", _with_failures(column.figures, metric, p), bar, column.index)
+    own = column.figures
+    note = f"stamps exact to {sig3(own.uncertainty_p99_ms)} ms" if own.blurred(value) else ""
+    return Cell(f"{sig3(value)} ms", _with_failures(own, metric, p), bar, column.index, note)
 
 
 def _with_failures(figures: StageFigures, metric: str, p: str) -> str | None:
