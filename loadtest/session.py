@@ -55,7 +55,7 @@ def run(
         except StoreError as e:
             frames = directory / "*.frames"
             raise ResultsNotStored(f"the run is over, but its store failed: {e}; its results are in {frames}") from e
-    live.final(figures, directory)
+    live.final(figures, directory, store or plan.store)
     return exit_status(figures, snapshot.interrupted)
 
 
