@@ -1,15 +1,19 @@
 """Arrivals against their definitions. Seeds are fixed, so each statistical test passes or fails for good."""
 
 from collections.abc import Callable
-from itertools import islice, pairwise
-from math import erf, exp, sqrt
+from itertools import islice, pairwise, takewhile
+from math import erf, exp, factorial, sqrt
 from random import Random
 from statistics import fmean, pvariance
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from loadtest.arrivals import Arrivals, Closed, Constant, Gamma, Poisson, Ramp, nanoseconds
 from loadtest.prompts import Synthetic, Tokens
+from loadtest.schedule import Schedule
 from loadtest.types import Plan, Stage, Target
 
 N = 20_000
@@ -81,6 +85,94 @@ def test_gamma_gaps_keep_the_mean_and_have_the_burstiness(
     assert fmean(values) == pytest.approx(1 / 20, rel=0.03)
     assert sqrt(pvariance(values)) / fmean(values) == pytest.approx(1 / sqrt(burstiness), rel=0.03)
     assert ks(values, distribution) < KS_LIMIT
+
+
+def counts(due: list[float], window_s: float) -> list[int]:
+    """How many fall into each whole window."""
+    out = [0] * int(due[-1] / window_s)
+    for s in due:
+        if (window := int(s / window_s)) < len(out):
+            out[window] += 1
+    return out
+
+
+@pytest.mark.parametrize(
+    ("pattern", "dispersion"),
+    [
+        (Poisson(rate=20), 1),
+        (Gamma(rate=20, burstiness=0.25), 4),  # a renewal process: variance / mean of a count nears that of a gap, 1/b
+        (Gamma(rate=20, burstiness=4), 0.25),
+        (Constant(rate=20), 0),
+    ],
+)
+def test_counts_scatter_as_the_definition_has_it(pattern: Pattern, dispersion: float) -> None:
+    """Variance over mean of the requests in each of some 400 windows of 2.5 s, 50 requests each."""
+    found = counts(first(pattern, N), 2.5)
+    assert fmean(found) == pytest.approx(50, rel=0.05)
+    assert pvariance(found) / fmean(found) == pytest.approx(dispersion, rel=0.2, abs=0.01)
+
+
+@given(
+    from_=st.floats(0, 50),
+    to=st.floats(0.01, 50),
+    duration_s=st.floats(1, 60),
+    at=st.floats(0, 1),
+    rate=st.floats(0.5, 50),
+)
+def test_regular_arrivals_never_stray_from_the_integral_of_their_rate(
+    from_: float, to: float, duration_s: float, at: float, rate: float
+) -> None:
+    """At any instant t as many are due as the rate's integral up to t, give or take one."""
+    t = at * duration_s
+    ramp = list(takewhile(lambda s: s <= t, Ramp(from_=from_, to=to).offsets(Random(0), duration_s)))
+    integral = from_ * t + (to - from_) / duration_s * t * t / 2
+    assert abs(len(ramp) - integral) <= 1 + 1e-6
+    even = list(takewhile(lambda s: s <= t, Constant(rate=rate).offsets(Random(0), None)))
+    assert abs(len(even) - rate * t) <= 1 + 1e-6
+
+
+# Split over workers: what each worker sends, and what they send together
+
+
+def sent_by(pattern: Pattern, shard: int, shards: int) -> list[float]:
+    stage = Stage(name="peak", arrivals=pattern, requests=N)
+    plan = replace(seeded(), stages=[stage])
+    return [due_ns / 1e9 for _, due_ns, _ in Schedule(plan, shard, shards).open(0)]
+
+
+def between(due: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(due)]
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_workers_together_are_a_poisson_process(shards: int) -> None:
+    each = [sent_by(Poisson(rate=20), shard, shards) for shard in range(shards)]
+    together = sorted(s for own in each for s in own)
+    assert len(together) == N
+    assert ks(between(together), lambda x: 1 - exp(-20 * x)) < KS_LIMIT
+    found = counts(together, 2.5)
+    assert pvariance(found) / fmean(found) == pytest.approx(1, rel=0.2)
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_a_worker_alone_sends_each_nth_of_them(shards: int) -> None:
+    """Its gaps are sums of n exponential ones: Erlang of n phases, mean n / rate, variance n / rate ** 2."""
+
+    def erlang(x: float) -> float:
+        return 1 - exp(-20 * x) * sum((20 * x) ** k / factorial(k) for k in range(shards))
+
+    for shard in range(shards):
+        own = between(sent_by(Poisson(rate=20), shard, shards))
+        assert fmean(own) == pytest.approx(shards / 20, rel=0.03)
+        assert pvariance(own) == pytest.approx(shards / 400, rel=0.1)
+        assert ks(own, erlang) < KS_LIMIT
+
+
+def test_workers_share_a_bursty_process_evenly() -> None:
+    each = [sent_by(Gamma(rate=20, burstiness=0.25), shard, 4) for shard in range(4)]
+    assert [len(own) for own in each] == [N // 4] * 4
+    found = counts(sorted(s for own in each for s in own), 2.5)
+    assert pvariance(found) / fmean(found) == pytest.approx(4, rel=0.2)
 
 
 def test_ramp_is_the_inverse_of_the_cumulative_rate() -> None:

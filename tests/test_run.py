@@ -1,9 +1,11 @@
 """Whole runs: plan to account over real worker processes, a real endpoint and a real store; and what happens to them."""
 
+import math
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot, View, new_run
 from loadtest.store import Address, Store
 from loadtest.types import Plan
 from loadtest.validity import Account, Facts, validity
+from tests.test_arrivals import KS_LIMIT, ks
 
 PLAN = """
 name: test
@@ -135,6 +138,14 @@ def test_a_run_is_the_same_for_any_number_of_workers(simulator: str, store: Stor
         for snapshot, found in ((one, rows(store, one, due)), (three, rows(store, three, due)))
     ]
     assert offsets[0] == offsets[1]
+    for snapshot in (one, three):
+        left = sorted(
+            ns
+            for target, stage, ns in rows(store, snapshot, "target, stage, started_ns")
+            if (target, stage) == ("a", "open")
+        )
+        gaps_s = [(later - earlier) / 1e9 for earlier, later in pairwise(left)]
+        assert ks(gaps_s, lambda x: 1 - math.exp(-40 * x)) < KS_LIMIT, "as they really left, a Poisson process"
     for booked in (booked_one, booked_three):
         assert adds_up(booked)
         assert (booked.integrity.missed, booked.integrity.unknown, booked.integrity.lost) == (0, 0, 0)
