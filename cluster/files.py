@@ -11,18 +11,20 @@ from loadtest.types import Plan
 
 
 def named_by(plan: Plan) -> list[str]:
-    """Paths of the dataset, the listeners, the certificates and the tokenizers, each once."""
-    paths = [plan.fleet.listeners, *(target.ca_file for target in plan.targets), *tokens.named_by(plan)]
+    """Paths of the dataset, the listeners, the certificates with their keys, and the tokenizers, each once."""
+    certificates = [path for t in plan.targets for path in (t.ca_file, t.client_cert, t.client_key)]
+    paths = [plan.fleet.listeners, *certificates, *tokens.named_by(plan)]
     if isinstance(plan.prompts, Dataset):
         paths.append(plan.prompts.path)
     return sorted({path for path in paths if path})
 
 
 def write(files: Mapping[str, bytes], directory: Path) -> dict[str, str]:
-    """Returns old path -> new path."""
+    """Returns old path -> new path. Nobody else on the node may read them: one may be a client's key."""
     moved = {}
     for index, (path, content) in enumerate(files.items()):
         new = directory / f"{index}-{Path(path).name}"
+        new.touch(mode=0o600)
         new.write_bytes(content)
         moved[path] = str(new)
     return moved
@@ -36,7 +38,10 @@ def relocated(plan: Plan, moved: Mapping[str, str]) -> Plan:
     prompts = plan.prompts
     if isinstance(prompts, Dataset):
         prompts = replace(prompts, path=moved.get(prompts.path, prompts.path))
-    targets = [replace(target, ca_file=at(target.ca_file)) for target in plan.targets]
+    targets = [
+        replace(t, ca_file=at(t.ca_file), client_cert=at(t.client_cert), client_key=at(t.client_key))
+        for t in plan.targets
+    ]
     return replace(
         plan, prompts=prompts, targets=targets, fleet=replace(plan.fleet, listeners=at(plan.fleet.listeners))
     )

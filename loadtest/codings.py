@@ -31,12 +31,12 @@ class _Inflate:
         self._inflater = zlib.decompressobj(window_bits)
 
     def decode(self, piece: bytes, limit: int) -> bytes:
-        out = self._inflater.decompress(piece, limit)
+        out = bytearray(self._inflater.decompress(piece, limit))
         while self._inflater.eof and self._inflater.unused_data.startswith(b"\x1f\x8b") and len(out) < limit:
             rest = self._inflater.unused_data
             self._inflater = zlib.decompressobj(self._window_bits)
             out += self._inflater.decompress(rest, limit - len(out))
-        return out
+        return bytes(out)
 
 
 class _Deflate:
@@ -59,10 +59,10 @@ class _Brotli:
         self._decompressor: Any = brotli.Decompressor()
 
     def decode(self, piece: bytes, limit: int) -> bytes:
-        out: bytes = self._decompressor.process(piece, output_buffer_limit=limit)
+        out = bytearray(self._decompressor.process(piece, output_buffer_limit=limit))
         while not self._decompressor.can_accept_more_data() and len(out) < limit:
             out += self._decompressor.process(b"", output_buffer_limit=limit - len(out))
-        return out
+        return bytes(out)
 
 
 class _Zstd:
@@ -70,13 +70,13 @@ class _Zstd:
         self._frame = _zstd_frame()
 
     def decode(self, piece: bytes, limit: int) -> bytes:
-        out = b""
+        out = bytearray()
         while piece and len(out) < limit:
             if self._frame.eof:
                 self._frame = _zstd_frame()
             out += self._frame.decompress(piece, limit - len(out))
             piece = self._frame.unused_data
-        return out
+        return bytes(out)
 
 
 def _zstd_frame() -> zstd.ZstdDecompressor:

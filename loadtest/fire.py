@@ -17,8 +17,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import gevent
+from msgspec import Struct
 
-from loadtest import __version__, counts, dialects, tokens
+from loadtest import __version__, counts, dialects, proxies, tokens
 from loadtest.dialects import Decoded, Dialect, Request
 from loadtest.prompts import Prompt
 from loadtest.types import ErrorWord, Plan, Result, Target, trace_id
@@ -46,9 +47,9 @@ class Fire:
         self._dialects: list[Dialect] = [dialects.load(target.dialect) for target in plan.targets]
         references = [target.tokenizer or plan.tokenizer for target in plan.targets]
         self._tokenizers = [tokens.opened(path) if path else None for path in references]
-        self._hosts = [_host_header(target) for target in plan.targets]
+        self._forms = [Form.of(target, keys) for target in plan.targets]
         self._flights: weakref.WeakKeyDictionary[gevent.Greenlet, Flight] = weakref.WeakKeyDictionary()
-        self._wire = Wire(plan.targets)
+        self._wire = Wire(plan.targets, keys)
 
     def __call__(
         self,
@@ -78,6 +79,7 @@ class Fire:
             due_ns=due_ns,
             started_ns=started_ns,
             done_ns=started_ns,
+            proxy=self._forms[target].proxy,
         )
         greenlet = gevent.getcurrent()
         flight = self._flights[greenlet] = Flight()
@@ -89,7 +91,8 @@ class Fire:
         finally:
             self._flights.pop(greenlet, None)
         if result.error_detail:
-            result.error_detail = one_line(result.error_detail, self._keys.get(name))
+            for key in (self._keys.get(name), self._keys.get(proxies.key_name(name))):
+                result.error_detail = one_line(result.error_detail, key)
         return result
 
     def cancel(self, greenlet: gevent.Greenlet) -> None:
@@ -105,7 +108,7 @@ class Fire:
         target, dialect = self._plan.targets[index], self._dialects[index]
         request = dialect.encode(target, prompt, self._keys.get(target.name))
         traceparent = _traceparent(result.trace_id, self._plan.trace)
-        payload = serialize(request, self._hosts[index], traceparent)
+        payload = serialize(request, self._forms[index], traceparent)
         result.request_bytes = len(payload)
         answer = self._wire.exchange(
             target.name,
@@ -124,12 +127,32 @@ class Fire:
 # the way out
 
 
-def serialize(request: Request, host: str, traceparent: str) -> bytes:
+class Form(Struct, frozen=True):
+    """What is the same in all requests to a target, whatever they ask."""
+
+    host: str
+    origin: str = ""  # before the path, for a proxy that is to know where it goes
+    headers: tuple[str, ...] = ()
+    proxy: str = ""
+
+    @classmethod
+    def of(cls, target: Target, keys: Mapping[str, str]) -> "Form":
+        proxy = proxies.of(target, keys.get(proxies.key_name(target.name)))
+        host = _host_header(target)
+        headers = ["Connection: close"] if target.connections == "fresh" else []
+        forwards = proxy is not None and target.url.startswith("http:")
+        if forwards and proxy is not None and proxy.authorization:
+            headers.append(f"Proxy-Authorization: {proxy.authorization}")
+        return cls(host, f"http://{host}" if forwards else "", tuple(headers), str(proxy or ""))
+
+
+def serialize(request: Request, form: Form, traceparent: str) -> bytes:
     """The request as it is written to the socket. `Host` and `User-Agent` of the plan stand before ours."""
     names = {name.lower() for name, _ in request.headers}
-    lines = [f"{request.method} {request.path} HTTP/1.1"]
+    lines = [f"{request.method} {form.origin}{request.path} HTTP/1.1"]
     if "host" not in names:
-        lines.append(f"Host: {host}")
+        lines.append(f"Host: {form.host}")
+    lines += form.headers
     if "user-agent" not in names:
         lines.append(f"User-Agent: {USER_AGENT}")
     if "accept-encoding" not in names:
@@ -166,6 +189,7 @@ def _note_answer(result: Result, answer: Answer) -> None:
     result.first_byte_ns = answer.stamps[0] if answer.stamps else None
     result.status = answer.status
     result.reused = answer.reused
+    result.reconnects = answer.reconnects
     result.remote_address = answer.remote_address
     result.response_bytes = answer.response_bytes
     result.tcp_rtt_us = answer.rtt_us

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import FieldInfo, fields, replace
 
-from loadtest import dialects, rules, shape, tokens, yamltext
+from loadtest import dialects, proxies, rules, shape, tokens, yamltext
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
@@ -28,7 +28,7 @@ from loadtest.validity import RULES
 MAX_BYTES = 256 * 1024
 MAX_KEY_BYTES = 16 * 1024
 
-_HIDDEN = frozenset({"key", "headers", "body", "url", "store"})
+_HIDDEN = frozenset({"key", "proxy", "proxy_key", "headers", "body", "url", "store"})
 _SHAPE = shape.Shape(Plan, _HIDDEN, {"dialect": f"one of {', '.join(dialects.names())}"})
 T = TypeVar("T")
 _TOKENS = ("input_tokens", "output_tokens")
@@ -43,6 +43,7 @@ def load(path: Path | str) -> Plan:
     except PlanError as e:
         raise PlanError(_headed(str(path), str(e).split("\n"), more=isinstance(e, _Unshaped))) from None
     plan = _with_tokenizers_beside(plan, path.parent)
+    plan = plan if wrong else proxies.chosen(plan, os.environ)
     wrong += rules.file_problems(plan)
     if wrong:
         raise PlanError(_headed(str(path), list(dict.fromkeys(wrong))))
@@ -125,15 +126,20 @@ def json_schema() -> dict[str, Any]:
 
 
 def resolve_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The secret of each target that has a `key`, by the target's name. Raises PlanError, which never quotes one."""
+    """The secret of each target that has a `key`, by the target's name, and of proxies by `proxies.key_name`. Raises
+    PlanError, which never quotes one."""
     keys = {}
     problems = []
     for target in plan.targets:
-        if target.key is not None:
-            try:
-                keys[target.name] = _resolved(target.key, environ)
-            except ValueError as e:
-                problems.append(f"target {target.name} has no usable key: {e}")
+        for what, name, reference in (
+            ("key", target.name, target.key),
+            ("proxy_key", proxies.key_name(target.name), target.proxy_key),
+        ):
+            if reference is not None:
+                try:
+                    keys[name] = _resolved(reference, environ)
+                except ValueError as e:
+                    problems.append(f"target {target.name} has no usable {what}: {e}")
     if len(problems) > 1:
         raise PlanError(_headed("the plan", problems))
     _raise_any(problems)
@@ -181,7 +187,17 @@ def _with_absolute_paths(plan: Plan, base_dir: Path) -> Plan:
     prompts = plan.prompts
     return replace(
         plan,
-        targets=[replace(target, key=key(target.key), ca_file=absolute(target.ca_file)) for target in plan.targets],
+        targets=[
+            replace(
+                target,
+                key=key(target.key),
+                proxy_key=key(target.proxy_key),
+                ca_file=absolute(target.ca_file),
+                client_cert=absolute(target.client_cert),
+                client_key=absolute(target.client_key),
+            )
+            for target in plan.targets
+        ],
         prompts=replace(prompts, path=absolute(prompts.path)) if isinstance(prompts, Dataset) else prompts,
         fleet=replace(plan.fleet, listeners=absolute(plan.fleet.listeners)),
         store=plan.store if "://" in (plan.store or "") else absolute(plan.store),

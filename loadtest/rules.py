@@ -11,7 +11,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from loadtest import dialects, tokens
+from msgspec.structs import replace
+
+from loadtest import dialects, proxies, tokens, trust
 from loadtest.arrivals import Closed, Ramp
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
@@ -66,12 +68,7 @@ def file_problems(plan: Plan) -> Iterator[str]:
     yield from _tokenizer(plan.tokenizer, "tokenizer")
     for i, target in enumerate(plan.targets):
         yield from _tokenizer(target.tokenizer, f"targets[{i}].tokenizer")
-        if target.ca_file is not None:
-            try:
-                ssl.create_default_context(cafile=target.ca_file)
-            except OSError as e:  # ssl.SSLError is one
-                reason = e.strerror if not isinstance(e, ssl.SSLError) else "it holds no certificate in PEM form"
-                yield f"targets[{i}].ca_file is {target.ca_file!r}, which cannot be used: {reason}"
+        yield from (f"targets[{i}].{problem}" for problem in _certificates(target))
     if plan.fleet.listeners is not None:
         try:
             ast.parse(Path(plan.fleet.listeners).read_bytes())
@@ -79,6 +76,23 @@ def file_problems(plan: Plan) -> Iterator[str]:
             yield f"fleet.listeners is {plan.fleet.listeners!r}, which cannot be read: {e.strerror}"
         except (SyntaxError, ValueError) as e:
             yield f"fleet.listeners is {plan.fleet.listeners!r}, which is not Python: {e}"
+
+
+def _certificates(target: Target) -> Iterator[str]:
+    for key, holds, alone in (
+        ("ca_file", "no certificate in PEM form", replace(target, client_cert=None)),
+        (
+            "client_cert",
+            "no certificate with its key, both in PEM form and without a passphrase",
+            replace(target, ca_file=None),
+        ),
+    ):
+        if (path := getattr(target, key)) is not None:
+            try:
+                trust.context(alone)
+            except OSError as e:  # ssl.SSLError is one
+                reason = e.strerror if not isinstance(e, ssl.SSLError) else f"it holds {holds}"
+                yield f"{key} is {path!r}, which cannot be used: {reason}"
 
 
 def _tokenizer(reference: str | None, path: str) -> Iterator[str]:
@@ -106,6 +120,7 @@ def _target(target: Target, workers: int) -> Iterator[str]:
         if getattr(target, key) != default and target.dialect != "http":
             yield f"{key} is {getattr(target, key)!r}; leave it out, only the dialect http has it"
     yield from _streamed_only(target)
+    yield from _connections(target)
     yield from _timeouts(target.timeouts)
     if target.max_in_flight is not None and target.max_in_flight < workers:
         yield f"max_in_flight is {target.max_in_flight}; it must be at least fleet.workers ({workers}), which share it"
@@ -118,6 +133,23 @@ def _streamed_only(target: Target) -> Iterator[str]:
         yield "continuous_usage is true; leave it out, only a streamed answer has chunks"
     if target.tokenizer is not None and target.dialect == "http":
         yield f"tokenizer is {target.tokenizer!r}; leave it out, the dialect http does not look into answers"
+
+
+def _connections(target: Target) -> Iterator[str]:
+    if target.connections == "conversation":
+        yield "connections is 'conversation', but no prompt of this plan belongs to one; write reuse or fresh"
+    if target.http2:
+        yield "http2 is true; requests are sent as HTTP/1.1, each on a connection of its own: leave it out"
+    if target.proxy is not None and (problem := proxies.problem(target.proxy)):
+        yield problem
+    if target.proxy_key is not None and target.proxy is None:
+        yield "proxy_key is given, but no proxy; write proxy: http://host:port, or leave it out"
+    if target.client_key is not None and target.client_cert is None:
+        yield f"client_key is {target.client_key!r}, but client_cert is missing; name the certificate it belongs to"
+    if not target.url.startswith("https:"):
+        for key in ("client_cert", "server_name"):
+            if (value := getattr(target, key)) is not None:
+                yield f"{key} is {value!r}; leave it out, only an https:// url has TLS"
 
 
 def _url_secrets(url: str) -> Iterator[str]:

@@ -53,6 +53,8 @@ ATTRIBUTES = {
     "response_model": "gen_ai.response.model",
     "remote_address": "network.peer.address",
     "reused": "loadtest.reused",
+    "reconnects": "loadtest.reconnects",
+    "proxy": "loadtest.proxy",
     "retry_after_s": "loadtest.retry_after_s",
     "request_bytes": "loadtest.request_bytes",
     "response_bytes": "loadtest.response_bytes",

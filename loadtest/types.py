@@ -67,6 +67,25 @@ class Price(PlanStruct, frozen=True, kw_only=True):
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$", description="three capital letters such as USD")] = "USD"
 
 
+EndpointError = Literal[
+    "rate_limited", "overloaded", "http_5xx", "truncated", "malformed", "error_event", "empty",
+    "timeout_first_byte", "timeout_idle", "timeout_total",
+]  # fmt: skip
+NetworkError = Literal["dns", "connect", "timeout_connect", "tls", "write", "reset"]
+ClientError = Literal["http_4xx", "redirect"]
+GeneratorError = Literal["generator", "cancelled"]
+ErrorWord = EndpointError | NetworkError | ClientError | GeneratorError
+Retryable = Literal[EndpointError, NetworkError]
+
+
+class Retries(PlanStruct, frozen=True, kw_only=True):
+    """What is sent again when it failed. Figures are of first attempts, whatever became of the others."""
+
+    max: Annotated[int, Meta(ge=1, le=10)]  # further attempts of one request
+    on: Annotated[list[Retryable], Meta(min_length=1)] = field(default_factory=lambda: ["rate_limited", "overloaded"])
+    honour_retry_after: bool = True
+
+
 class Target(PlanStruct, frozen=True, kw_only=True):
     """An endpoint to send to."""
 
@@ -84,7 +103,15 @@ class Target(PlanStruct, frozen=True, kw_only=True):
     stream: bool = True
     continuous_usage: bool = False  # ask for the usage so far in every chunk (vLLM, SGLang), for tokens per chunk
     tokenizer: TokenizerReference | None = None  # as the plan's, for what this target's server does not count
+    connections: Literal["reuse", "fresh", "conversation"] = "reuse"  # fresh: a new one for each request
+    proxy: Text | None = None  # http://host:port, or `environment`: the one that HTTP_PROXY and its like name
+    proxy_key: KeyReference | None = None  # user:password for the proxy
     ca_file: Text | None = None  # certificates to trust besides the system's
+    client_cert: Text | None = None  # certificate (PEM) to show, and the key to it where the file does not hold it
+    client_key: Text | None = None
+    server_name: Text | None = None  # the name that TLS asks for and checks, in place of the url's host
+    http2: bool = False
+    retries: Retries | None = None
     timeouts: Timeouts = Timeouts()
     max_in_flight: Count | None = None  # a cap over all workers: what exceeds it is `missed`, not late
     price: Price | None = None
@@ -170,14 +197,6 @@ class ChunkKind(IntEnum):
 
 TOKEN_KINDS = (ChunkKind.REASONING, ChunkKind.CONTENT, ChunkKind.TOOL_CALL, ChunkKind.MEDIA)
 
-EndpointError = Literal[
-    "rate_limited", "overloaded", "http_5xx", "truncated", "malformed", "error_event", "empty",
-    "timeout_first_byte", "timeout_idle", "timeout_total",
-]  # fmt: skip
-NetworkError = Literal["dns", "connect", "timeout_connect", "tls", "write", "reset"]
-ClientError = Literal["http_4xx", "redirect"]
-GeneratorError = Literal["generator", "cancelled"]
-ErrorWord = EndpointError | NetworkError | ClientError | GeneratorError
 FAULT_OF: Mapping[str, str] = {
     word: fault
     for fault, words in (
@@ -237,6 +256,8 @@ class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
     response_model: str = ""
     remote_address: str = ""
     reused: bool = False
+    reconnects: int = 0  # sent again on a fresh connection: the kept one was closed before a byte of the answer
+    proxy: str = ""  # host:port of the one that it went through
     retry_after_s: float | None = None
     request_bytes: int = 0
     response_bytes: int = 0

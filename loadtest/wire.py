@@ -7,7 +7,7 @@ per chunk. The greenlet of a request sleeps in its `Flight` until the answer is 
 What the HTTP parser does not know is decided here: the end of a connection, 1xx answers, answers to HEAD, what follows
 a body. Idle connections are kept per target, the last used first, and no request ever waits for one: where none is
 free, another is opened. A kept connection that fails before the first byte of the answer is replaced by a fresh one,
-once.
+once, and the result says so (`reconnects`). Through a proxy, the time to connect ends when the way to the target is open.
 
 Everything a request can run into comes back as `Answer.error`, an error word and its detail; only what is thrown at
 the greenlet from outside goes through.
@@ -16,13 +16,15 @@ the greenlet from outside goes through.
 import _socket
 import errno
 import os
+import re
 import ssl
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import chain, compress, islice, repeat
 from operator import eq, sub
 from time import time_ns
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,7 +32,8 @@ import gevent
 import httptools
 from gevent import getcurrent
 
-from loadtest import codings, stamps
+from loadtest import codings, proxies, stamps, trust
+from loadtest.proxies import Proxy
 from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, PollClock, Segments, TcpInfo
 from loadtest.types import ErrorWord, Target, Timeouts
 
@@ -39,6 +42,7 @@ T = TypeVar("T")
 READ_BYTES = 65536
 MAX_HEAD_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 256 << 20
+MAX_PROXY_ANSWER_BYTES = 64 << 10
 LINGER_S = 0.5
 """How often a stream is looked at that may have said its last word without ending, and how long it must have been
 silent by then: it is let go within twice this time."""
@@ -151,7 +155,7 @@ class Answer:
     __slots__ = (
         "_bodiless", "_head_done", "_parser", "_until_closed", "closed", "complete", "connect_dur_ns", "controls",
         "dns_dur_ns", "done_ns", "ends", "error", "feed", "first_possible_ns", "headers", "on_body", "partial",
-        "pieces", "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns",
+        "pieces", "reconnects", "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns",
         "settled", "stamps", "status", "times", "tls_dur_ns",
     )  # fmt: skip
 
@@ -172,6 +176,7 @@ class Answer:
         self.closed = False  # the connection ended before the message
         self.reusable = False
         self.reused = False
+        self.reconnects = 0
         self.dns_dur_ns: int | None = None
         self.connect_dur_ns: int | None = None
         self.tls_dur_ns: int | None = None
@@ -382,13 +387,17 @@ class Connection:
 
     def _look_closer(self, answer: Answer, size: int, stamped: bool, events: int) -> None:
         """At a read that may hold several chunks, or has no stamp: since when can its first byte have lain there?"""
-        if size == READ_BYTES:
-            self.reads -= 1  # it may have ended within a segment
-            answer.partial.add(len(answer.times) - 1)
-            self.check_size(answer)
-        elif stamped and events < 2:
-            return
-        self._note_first_possible(answer, stamps.tcp_info(self.sock))
+        try:
+            if size == READ_BYTES:
+                self.reads -= 1  # it may have ended within a segment
+                answer.partial.add(len(answer.times) - 1)
+                self.check_size(answer)
+            elif stamped and events < 2:
+                return
+            self._note_first_possible(answer, stamps.tcp_info(self.sock))
+        except Exception as e:  # noqa: BLE001 the event loop would only print it
+            answer.stumble(e)
+            self.wake()
 
     def _note_first_possible(self, answer: Answer, info: TcpInfo | None) -> None:
         one_segment = self._segments.one(info, self.reads, self.bytes_read)
@@ -642,18 +651,23 @@ class TlsConnection(Connection):
 
 
 class Endpoint:
-    """Where a target is: address, trust, time limits, and its idle connections, the last used at the end."""
+    """Where a target is: address, way, trust, time limits, and its idle connections, the last used at the end."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, proxy: Proxy | None) -> None:
         url = urlsplit(target.url)
-        self.host = url.hostname or ""
-        self.port = url.port or (443 if url.scheme == "https" else 80)
+        name = url.hostname or ""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        self.authority = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        self.proxy = proxy
+        self.host, self.port = (proxy.host, proxy.port) if proxy else (name, port)  # of the connection
+        self.server_name = target.server_name or name
         self.timeouts = target.timeouts
-        self.context = _trust(target) if url.scheme == "https" else None
+        self.context = trust.context(target) if url.scheme == "https" else None
+        self.keeps = target.connections == "reuse"
         self.idle: dict[Connection, None] = {}
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{self.authority} through the proxy {self.proxy}" if self.proxy else self.authority
 
     def take(self) -> Connection | None:
         while self.idle:
@@ -663,22 +677,18 @@ class Endpoint:
         return None
 
 
-def _trust(target: Target) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if target.ca_file:
-        context.load_verify_locations(cafile=target.ca_file)
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
 class Wire:
     """All connections of a process. It belongs to the thread that made it, whose gevent hub drives it."""
 
-    def __init__(self, targets: Iterable[Target]) -> None:
+    def __init__(self, targets: Iterable[Target], secrets: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`secrets`: as plan.resolve_keys has them; those of proxies are used here."""
         self._stamping = stamps.stamping_socket()
         self._polls = PollClock()
         self._buffer = bytearray(READ_BYTES)
-        self._endpoints = {target.name: Endpoint(target) for target in targets}
+        self._endpoints = {
+            target.name: Endpoint(target, proxies.of(target, secrets.get(proxies.key_name(target.name))))
+            for target in targets
+        }
 
     def exchange(
         self, target: str, request: bytes, flight: Flight, *, bodiless: bool = False, terminal: bytes = b""
@@ -691,13 +701,16 @@ class Wire:
         endpoint = self._endpoints[target]
         try:
             connection = endpoint.take()
+            reconnects = 0
             if connection is not None:
                 answer = Answer(bodiless)
                 answer.reused = True
                 self._converse(endpoint, connection, answer, request, flight, terminal)
                 if not _is_stale(answer):
                     return answer
+                reconnects = 1
             answer = Answer(bodiless)
+            answer.reconnects = reconnects
             try:
                 connection = self._connect(endpoint, answer, flight)
             except Broken as broken:
@@ -729,7 +742,7 @@ class Wire:
         finally:
             connection.account(answer)
             answer.finish(time_ns())
-            if answer.complete and answer.reusable and not answer.error:
+            if answer.complete and answer.reusable and endpoint.keeps and not answer.error:
                 connection.answer = None
                 endpoint.idle[connection] = None
             else:
@@ -750,12 +763,20 @@ class Wire:
         resolved_ns = time_ns()
         answer.dns_dur_ns = resolved_ns - begun_ns if not _is_literal(endpoint.host) else 0
         sock, remote_address = _connect_to_one(addresses, flight)
+        if endpoint.proxy is not None and endpoint.context is not None:
+            try:
+                _open_tunnel(sock, endpoint.proxy, endpoint.authority, flight)
+            except BaseException:
+                sock.close()
+                raise
         connected_ns = time_ns()
         answer.connect_dur_ns = connected_ns - resolved_ns
         answer.tls_dur_ns = 0
         connection = Connection(sock, remote_address, self._buffer, self._polls)
         if endpoint.context is not None:
-            connection = TlsConnection(sock, remote_address, self._buffer, self._polls, endpoint.context, endpoint.host)
+            connection = TlsConnection(
+                sock, remote_address, self._buffer, self._polls, endpoint.context, endpoint.server_name
+            )
             try:
                 connection.shake_hands(flight)
             except BaseException:
@@ -875,6 +896,42 @@ def _connect_socket(sock: _socket.socket, address: tuple[Any, ...], flight: Flig
         watcher.stop()
         watcher.close()
     return sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+
+
+def _open_tunnel(sock: _socket.socket, proxy: Proxy, authority: str, flight: Flight) -> None:
+    """CONNECT. What the proxy says is read up to the end of its headers: behind them only the target speaks."""
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    if proxy.authorization:
+        lines.append(f"Proxy-Authorization: {proxy.authorization}")
+    watcher = gevent.get_hub().loop.io(sock.fileno(), READABLE)
+    watcher.start(flight.wake)
+    heard = b""
+    try:
+        sock.send("\r\n".join([*lines, "", ""]).encode())
+        while b"\r\n\r\n" not in heard:
+            flight.sleep()
+            heard += _heard(sock)
+            if len(heard) > MAX_PROXY_ANSWER_BYTES:
+                raise Broken("connect", f"the proxy {proxy} answers CONNECT with headers without end")
+    except OSError as e:
+        raise Broken("connect", f"the proxy {proxy} was lost while it was asked for {authority}: {e.strerror}") from e
+    finally:
+        watcher.stop()
+        watcher.close()
+    head, _, rest = heard.partition(b"\r\n\r\n")
+    first = head.partition(b"\r\n")[0].decode("latin-1")
+    if not re.match(r"HTTP/1\.[01] 2\d\d( |$)", first) or rest:
+        raise Broken("connect", f"the proxy {proxy} opens no tunnel to {authority}: {first}")
+
+
+def _heard(sock: _socket.socket) -> bytes:
+    try:
+        heard = sock.recv(8192)
+    except BlockingIOError:
+        return b""
+    if not heard:
+        raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
+    return heard
 
 
 def _word_of(code: int) -> ErrorWord:

@@ -59,6 +59,8 @@ FACTS: dict[str, st.SearchStrategy[Any]] = {
     "response_model": text,
     "remote_address": text,
     "reused": st.booleans(),
+    "reconnects": st.integers(0, 255),
+    "proxy": text,
     "retry_after_s": st.none() | st.floats(0, 1e9),
     "request_bytes": u32,
     "response_bytes": u64,
@@ -85,9 +87,9 @@ def results(draw: Callable[..., Any]) -> Result:
 
 
 def stored(store: Store, run: str) -> list[Result]:
-    """The rows of `requests` read back as Results, in the order of their attempt to be told apart: `worker`."""
+    """The rows of `attempts` read back as Results, in the order of their attempt to be told apart: `worker`."""
     rows = store.query(
-        "SELECT *, toUnixTimestamp64Nano(ts) AS ts_ns FROM requests WHERE run = {run:String}", {"run": run}
+        "SELECT *, toUnixTimestamp64Nano(ts) AS ts_ns FROM attempts WHERE run = {run:String}", {"run": run}
     )
     return [_result(row) for row in rows]
 
@@ -129,6 +131,16 @@ def test_every_fact_is_an_attribute_and_a_column(store: Store) -> None:
 def test_results_come_back_as_they_were(store: Store, batch: list[Result]) -> None:
     run = insert(store, batch)
     assert in_order(stored(store, run)) == in_order(batch)
+
+
+def test_requests_are_first_attempts(store: Store) -> None:
+    """With the columns that metrics ask for."""
+    first = Result(run="", stage="s", seq=0, target="acme", worker=0, trace_id="0" * 32, started_ns=1, done_ns=2)
+    run = insert(store, [first, msgspec.structs.replace(first, attempt=1), msgspec.structs.replace(first, attempt=2)])
+    asked = "SELECT attempt, token_chunks, tokens_known, streamed_tokens FROM {} WHERE run = {{run:String}}"
+    rows = {table: store.query(asked.format(table), {"run": run}) for table in ("requests", "attempts")}
+    assert sorted(row["attempt"] for row in rows["attempts"]) == [0, 1, 2]
+    assert rows["requests"] == [{"attempt": 0, "token_chunks": 0, "tokens_known": False, "streamed_tokens": None}]
 
 
 def test_a_result_worked_out_by_hand(store: Store) -> None:
@@ -204,10 +216,10 @@ def test_garbage_attributes_are_stored_and_fail_nothing(store: Store, attributes
     }
     store.insert("otel_traces", rows)
     where = {"run": run}
-    assert store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", where) == [{"n": n}]
+    assert store.query("SELECT count() AS n FROM attempts WHERE run = {run:String}", where) == [{"n": n}]
     lengths = (
         "SELECT countIf(length(chunk_kind) != length(chunk_offset_ns) OR length(chunk_bytes) != length(chunk_offset_ns) OR "
-        "length(chunk_tokens) NOT IN (0, length(chunk_offset_ns))) AS uneven FROM requests WHERE run = {run:String}"
+        "length(chunk_tokens) NOT IN (0, length(chunk_offset_ns))) AS uneven FROM attempts WHERE run = {run:String}"
     )
     assert store.query(lengths, where) == [{"uneven": 0}]
 

@@ -1,7 +1,9 @@
 -- One typed row for each request span. Every cast is one that cannot fail, and the arrays of a row are made equally long:
--- what a view cannot compute is missing here, or fails the whole insert. The MATERIALIZED columns are the first things any metric asks of the timeline;
--- those of an answer that was not streamed are null.
-CREATE TABLE IF NOT EXISTS requests (
+-- what a view cannot compute is missing here, or fails the whole insert. The MATERIALIZED columns are the first things
+-- any metric asks of the timeline; those of an answer that was not streamed are null.
+-- An attempt is a row. What an endpoint did is its first attempts, and `requests` is those and nothing else, so that no
+-- query has to remember it; what became of a request after retries is asked of `attempts`.
+CREATE TABLE IF NOT EXISTS attempts (
     ts DateTime64(9) CODEC(Delta(8), ZSTD(1)),
     run LowCardinality(String),
     kind LowCardinality(String),
@@ -9,7 +11,7 @@ CREATE TABLE IF NOT EXISTS requests (
     warmup Bool,
     seq UInt64 CODEC(Delta(8), ZSTD(1)),
     target LowCardinality(String),
-    attempt UInt8,
+    attempt UInt8 COMMENT '0: the first; the others are retries',
     worker UInt32,
     trace_id String CODEC(ZSTD(1)),
     model LowCardinality(String),
@@ -44,6 +46,8 @@ CREATE TABLE IF NOT EXISTS requests (
     response_model LowCardinality(String),
     remote_address LowCardinality(String),
     reused Bool,
+    reconnects UInt8 COMMENT 'sent again on a fresh connection, since the kept one was closed before any answer',
+    proxy LowCardinality(String) COMMENT 'host:port; empty: a direct connection',
     retry_after_s Nullable(Float64),
     request_bytes UInt32,
     response_bytes UInt64,
@@ -73,7 +77,11 @@ PARTITION BY toYYYYMM(ts)
 ORDER BY (kind, run, stage, target, ts)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 1000;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS requests_mv TO requests AS
+CREATE VIEW IF NOT EXISTS requests AS
+SELECT *, token_chunks, first_token_ns, first_content_ns, last_token_ns, tokens_known, first_chunk_tokens, streamed_tokens
+FROM attempts WHERE attempt = 0;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS attempts_mv TO attempts AS
 WITH
     JSONExtract(SpanAttributes['loadtest.chunk_offset_ns'], 'Array(Int64)') AS offsets,
     length(offsets) AS chunks,
@@ -121,6 +129,8 @@ SELECT
     SpanAttributes['gen_ai.response.model'] AS response_model,
     SpanAttributes['network.peer.address'] AS remote_address,
     SpanAttributes['loadtest.reused'] = 'true' AS reused,
+    toUInt8OrZero(SpanAttributes['loadtest.reconnects']) AS reconnects,
+    SpanAttributes['loadtest.proxy'] AS proxy,
     toFloat64OrNull(SpanAttributes['loadtest.retry_after_s']) AS retry_after_s,
     toUInt32OrZero(SpanAttributes['loadtest.request_bytes']) AS request_bytes,
     toUInt64OrZero(SpanAttributes['loadtest.response_bytes']) AS response_bytes,
