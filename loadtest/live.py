@@ -37,7 +37,7 @@ from loadtest.report.headline import (
     warm_up_line,
 )
 from loadtest.report.model import SloRow, StageFigures, Summary, summary_of
-from loadtest.report.words import NOT_KNOWN, count, elided, metric_title, percent, plural, quantity, sig3
+from loadtest.report.words import NOT_KNOWN, count, elided, metric_title, percent, plural, quantity, said, sig3
 from loadtest.types import Metric
 from loadtest.validity import Account
 
@@ -381,7 +381,7 @@ def _target_lines(name: Text, own: StageFigures, plan: Layout) -> Iterator[Text]
     yield from _errors(own)
     if own.blurred(own.ttft_ms.p50):
         exact = sig3(own.uncertainty_p99_ms)
-        yield Text(f"  the TTFT is below what its stamps are exact to: {exact} ms at p99", style="yellow")
+        yield Text(f"  the TTFT p50 is smaller than what the stamps are exact to: {exact} ms at p99", style="yellow")
     if own.saturated:
         yield Text("  reached the plan's max_in_flight: what was due beyond it was not sent", style="yellow")
 
@@ -391,7 +391,7 @@ def _errors(own: StageFigures) -> Iterator[Text]:
     words = sorted(own.errors, key=lambda word: -own.errors[word])
     for word in words[:ERRORS_NAMED]:
         line = Text.assemble("  ", (f"{word} {count(own.errors[word])}", "red"))
-        if detail := own.error_examples.get(word):
+        if detail := said(own.error_examples.get(word, "")):
             line.append(f"  {detail if len(detail) <= DETAIL_LENGTH else detail[: DETAIL_LENGTH - 1] + '…'}", "dim")
         yield line
     if len(words) > ERRORS_NAMED:
@@ -540,6 +540,7 @@ def final(
     """Prints how the run ended; `figures` in the form of summary.json."""
     console = console or Console()
     for line in closing(summary_of(figures), directory, console.width, store):
+        line.rstrip()
         console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -20,7 +20,7 @@ from loadtest.report.sections.errors import errors
 from loadtest.report.sections.objectives import interval, picture
 from loadtest.report.sections.targets import targets
 from loadtest.report.summary import NoSuchRun
-from loadtest.report.words import count, listing, percent, plural, quantity, seconds, settled, sig3, utc
+from loadtest.report.words import count, listing, percent, plural, quantity, said, seconds, settled, sig3, utc
 from loadtest.store import Store
 from tests import sample_run
 from tests.sample_report import report
@@ -134,6 +134,13 @@ def test_sentences_agree_with_their_numbers() -> None:
     assert settled("1 worker process(es) were lost") == "1 worker process was lost"
     assert settled("2 worker process(es) were lost") == "2 worker processes were lost"
     assert settled("of 1,203 request(s) it is unknown") == "of 1,203 requests it is unknown"
+
+
+def test_of_a_json_body_its_message_is_enough() -> None:
+    body = '{"error":{"message":"No such \\"key\\"","type":"auth"}}'
+    assert said(f"HTTP 401: {body}") == 'HTTP 401: No such \\"key\\"'
+    assert said("HTTP 401: " + body[:30]) == "HTTP 401: " + body[:30]
+    assert said("connection reset by peer") == "connection reset by peer"
 
 
 # Markup

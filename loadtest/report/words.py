@@ -32,6 +32,13 @@ def settled(words: str) -> str:
     return re.sub(r"\b([\d,]+)((?: \w+)+)\((e?s)\)( were)?", decided, words)
 
 
+def said(detail: str) -> str:
+    """An error's detail with the message of its JSON body in place of the body; in full where there is none."""
+    found = re.search(r'"message":\s*"((?:[^"\\]|\\.)+)"', detail)
+    body = detail.find("{")
+    return f"{detail[:body]}{found[1]}" if found and 0 <= body < found.start() else detail
+
+
 def elided(words: str, width: int) -> str:
     """Cut in the middle: names are often alike at one end, and which end differs is not known."""
     if len(words) <= width:
