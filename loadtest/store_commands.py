@@ -14,7 +14,7 @@ from loadtest.store import Address, directory, open_store, sql
 
 SIZES = """
     SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes FROM system.parts
-    WHERE active AND database = currentDatabase() AND table IN ('otel_traces', 'requests', 'stages', 'runs')
+    WHERE active AND database = currentDatabase() AND table IN ('otel_traces', 'requests', 'attempts', 'stages', 'runs')
     GROUP BY table ORDER BY table"""
 EXAMPLE = "SELECT target, count() FROM requests GROUP BY target"
 

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from loadtest.report import export
-from loadtest.report.summary import NoSuchRun, exit_status, summary
+from loadtest.report.summary import DISTRIBUTIONS, NoSuchRun, exit_status, summary
 from loadtest.store import Store
 from loadtest.types import Result
 from loadtest.validity import Account, Generator, Integrity
@@ -106,6 +109,48 @@ def figures(store: Store) -> dict[str, Any]:
 
 def test_it_is_json_without_infinities(figures: dict[str, Any]) -> None:
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def documented(path: str) -> str:
+    """`targets.acme.stages.peak.ttft_ms.p50` as docs/summary.md writes it."""
+    path = re.sub(r"^(targets|stages)\.[^.]+", r"\1.NAME", path)
+    path = re.sub(r"^(targets\.NAME\.stages)\.[^.]+", r"\1.NAME", path)
+    path = re.sub(rf"^(targets\.NAME\.stages\.NAME)\.({'|'.join(DISTRIBUTIONS)})", r"\1.FIGURE", path)
+    path = re.sub(r"(with_failures)\.(?!infinite)\w+$", r"\1.p50", path)
+    return re.sub(r"(missed_by|errors|error_examples)\.[^.]+$", r"\1.WORD", path)
+
+
+def paths(value: object, path: str = "") -> Iterator[str]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield f"{path}.{key}".removeprefix(".")
+                yield from paths(inner, f"{path}.{key}".removeprefix("."))
+        case list():
+            for inner in value:
+                yield from paths(inner, f"{path}[]")
+
+
+def test_every_key_is_documented_and_every_documented_key_is_there(figures: dict[str, Any]) -> None:
+    page = (Path(__file__).parent.parent / "docs/summary.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"^\| `([^`]+)` \|", page, re.M)) - {"key"}
+    there = {documented(path) for path in paths(figures)} - {"targets.NAME", "stages.NAME", "targets.NAME.stages.NAME"}
+    assert there - told == set(), "write these into docs/summary.md"
+    assert told - there == set(), "docs/summary.md tells of these, which are not there"
+    assert all(f"`{name}`" in page for name in DISTRIBUTIONS)
+
+
+def test_the_outcome_in_a_word_and_when_stages_were(store: Store, figures: dict[str, Any]) -> None:
+    assert (figures["exit_status"], figures["outcome"], figures["seed"]) == (3, "INVALID", 7)
+    assert figures["stages"]["warm-up"]["warmup"] is True
+    assert figures["stages"]["peak"]["started_at"] == "2025-10-09T08:53:20.000Z"
+    interrupted = msgspec.structs.replace(ACCOUNT, interrupted=True)
+    store_run(store, "stopped", [], interrupted, {})
+    assert summary(store, "stopped")["outcome"] == "interrupted"
+    fine = [result for result in peak() if result.target == "acme"]
+    store_run(store, "fine", [], Account(Integrity(scheduled=100, sent=100), Generator()), {}, fine)
+    judged = summary(store, "fine")
+    assert (judged["validity"]["reasons"], judged["exit_status"], judged["outcome"]) == ([], 0, "done")
 
 
 def test_the_head(figures: dict[str, Any]) -> None:

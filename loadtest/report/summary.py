@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from loadtest import metrics, stats, validity, verdict
+from loadtest import __version__, metrics, stats, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
 from loadtest.stats import parse_stat
@@ -26,7 +26,18 @@ Row = dict[str, Any]
 Group = tuple[str, str]  # stage, target
 
 RATES = {"requests_per_s": "requests_per_s", "output_tokens_per_s": "output_tokens_per_s", "goodput": "goodput_per_s"}
-DISTRIBUTIONS = ("ttft_ms", "itl_ms", "icl_ms", "tpot_ms", "e2e_ms", "due_e2e_ms")
+DISTRIBUTIONS = (
+    "ttft_ms",
+    "itl_ms",
+    "icl_ms",
+    "tpot_ms",
+    "e2e_ms",
+    "due_e2e_ms",
+    "ttfo_ms",
+    "due_ttft_ms",
+    "connect_ms",
+    "output_speed",
+)
 OF_THE_GENERATOR = ("read_lag_ms", "schedule_lag_ms", "uncertainty_ms")
 
 MEASURED = "run = {run:String} AND NOT warmup"
@@ -35,6 +46,9 @@ ONE_GROUP = f"{MEASURED} AND stage = {{stage:String}} AND target = {{target:Stri
 BLOCKS = 1000  # more requests than that are resampled in random groups, so that the cost is bounded
 FEWEST_TO_RESAMPLE = 30  # fewer requests say too little about how requests differ
 FEWEST_IN_TAIL = 10  # and so do fewer that have a value beyond the percentile
+
+
+_OUTCOMES = {0: "met", 1: "breached", 3: "INVALID", 5: "undecided", 130: "interrupted"}
 
 
 class NoSuchRun(UserError):
@@ -52,6 +66,7 @@ class _Plan(Struct):
     name: str
     targets: list[_Named]
     stages: list[_Named]
+    seed: int = 0
     slos: list[Slo] = []
     validity: dict[str, float] = {}
 
@@ -70,9 +85,11 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     stages = [stage.name for stage in plan.stages if not stage.warmup]
     targets = [target.name for target in plan.targets]
     groups = [(stage, target) for stage in stages for target in targets]
-    return {
+    out = {
         "run": run,
         "plan": stored["plan_name"],
+        "version": __version__,
+        "seed": plan.seed,
         "nonce": stored["nonce"],
         "started_at": _iso(stored["started_ns"]),
         "ended_at": _iso(stored["ended_ns"]),
@@ -81,8 +98,11 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "validity": msgspec.to_builtins(judged),
         "slos": [_slo(v) for v in _verdicts(read, plan.slos, groups, counts)],
         "generator": _generator(account.generator, measured.values(), lags),
+        "stages": read.stages(),
         "targets": _targets(read, groups, counts, account.capped),
     }
+    status = exit_status(out, account.interrupted)
+    return out | {"exit_status": status, "outcome": _OUTCOMES[status] if status or plan.slos else "done"}
 
 
 def exit_status(summary: Mapping[str, Any], interrupted: bool = False, internal_error: bool = False) -> int:
@@ -152,6 +172,18 @@ class _Reader:
     def lags(self) -> dict[Group, Row]:
         names = ("schedule_lag_ms", "uncertainty_ms")
         return self._by_group(metrics.figures(names, MEASURED, stats=("p99",)))
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        sql = "SELECT * FROM stages WHERE run = {run:String} ORDER BY stage_index LIMIT 1 BY stage"
+        return {
+            row["stage"]: {
+                "warmup": row["warmup"],
+                "started_at": _iso(row["start_ns"]),
+                "ended_at": _iso(row["end_ns"]),
+                "drained_at": _iso(row["drained_ns"]),
+            }
+            for row in self._store.query(sql, {"run": self._run})
+        }
 
     def windows_s(self) -> dict[str, float]:
         rows = self._store.query(
