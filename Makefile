@@ -1,9 +1,10 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
 # make bench  measure the measurer                make lock   resolve the lock files anew
+# make test-external   test against servers that nobody here wrote
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test test-external lint bench lock clean
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock
@@ -30,6 +31,18 @@ lint: .venv/dev.stamp
 test: lint
 	$(BIN)/pytest
 
+.venv-external/stamp: requirements-external.lock requirements-external-build.lock
+	@echo "Setting up .venv-external: PyTorch, transformers, llama.cpp, GuideLLM; some 3 GB to download, 6 GB on disk, ten minutes."
+	@test -x .venv-external/bin/python || $(PYTHON) -m venv .venv-external
+	@.venv-external/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-external-build.lock
+	@PATH="$(CURDIR)/.venv-external/bin:$$PATH" CMAKE_ARGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF" .venv-external/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-build-isolation -r requirements-external.lock
+	@touch $@
+
+test-external: .venv/dev.stamp .venv-external/stamp
+	$(BIN)/pytest tests/external
+
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group external-build -o requirements-external-build.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group external -o requirements-external.lock
