@@ -37,7 +37,18 @@ from loadtest.report.headline import (
     warm_up_line,
 )
 from loadtest.report.model import SloRow, StageFigures, Summary, summary_of
-from loadtest.report.words import NOT_KNOWN, count, elided, metric_title, percent, plural, quantity, said, sig3
+from loadtest.report.words import (
+    NOT_KNOWN,
+    count,
+    elided,
+    metric_title,
+    percent,
+    plural,
+    quantity,
+    said,
+    sig3,
+    told_apart,
+)
 from loadtest.types import Metric
 from loadtest.validity import Account
 
@@ -93,6 +104,11 @@ class Layout(Struct, frozen=True):
 
     name_width: int
     groups: tuple[Group, ...]
+    names: dict[str, str]  # each as it is shown, in at most `name_width` with its sign and a space after it
+
+    def name(self, index: int, name: str) -> Text:
+        sign = (SHAPES[index % len(SHAPES)], COLORS[index % len(COLORS)])
+        return Text.assemble(sign, " ", self.names[name])
 
     def head(self, title: Text) -> Iterator[Text]:
         yield self._line(title, [(group.title, group.width) for group in self.groups], "dim not bold")
@@ -121,13 +137,8 @@ def layout(names: Sequence[str], groups: Sequence[Group], width: int) -> Layout:
     while len(fit) > 1 and low + sum(group.width for group in fit) > width:
         fit.pop()
     room = width - sum(group.width for group in fit)
-    return Layout(max(low, min(longest, high, room)), tuple(fit))
-
-
-def target_name(index: int, name: str, width: int) -> Text:
-    """In at most `width` columns, the space after it included."""
-    sign = (SHAPES[index % len(SHAPES)], COLORS[index % len(COLORS)])
-    return Text.assemble(sign, " ", elided(name, width - 3))
+    name_width = max(low, min(longest, high, room))
+    return Layout(name_width, tuple(fit), told_apart(names, name_width - 3))
 
 
 def wrapped(line: Text, width: int) -> Iterator[Text]:
@@ -194,7 +205,7 @@ def _figures_line(index: int, target: TargetProgress, plan: Layout) -> Text:
         sig3(target.e2e_p99_ms),
         sig3(target.output_tokens_per_s),
     )
-    return plan.line(target_name(index, target.name, plan.name_width), shown)
+    return plan.line(plan.name(index, target.name), shown)
 
 
 def age(duration_s: float) -> str:
@@ -370,7 +381,7 @@ def _stages(summary: Summary, width: int) -> Iterator[Text]:
         yield from plan.head(Text(f"  {elided(stage, plan.name_width + 6)}", style="bold"))
         for index, (name, target) in enumerate(summary.targets.items()):
             if stage in target.stages:
-                yield from _target_lines(target_name(index, name, plan.name_width), target.stages[stage], plan)
+                yield from _target_lines(plan.name(index, name), target.stages[stage], plan)
 
 
 def _target_lines(name: Text, own: StageFigures, plan: Layout) -> Iterator[Text]:

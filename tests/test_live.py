@@ -15,7 +15,7 @@ from loadtest.host import Sample, Status
 from loadtest.metrics import METRICS
 from loadtest.progress import Progress, TargetProgress, Watch, percentile
 from loadtest.report.model import Generator, Integrity, SloRow, Summary, TargetFigures
-from loadtest.report.words import elided
+from loadtest.report.words import elided, told_apart
 from loadtest.run import Snapshot, StageTimes
 from loadtest.types import Plan
 from loadtest.validity import Account
@@ -475,6 +475,9 @@ def test_a_low_screen_keeps_what_concerns_the_run() -> None:
 
 def test_names_are_cut_in_the_middle() -> None:
     assert (elided("acme", 4), elided("a-long-name-eu-1", 9)) == ("acme", "a-lo…eu-1")
+    alike = [f"provider-{k:02d}-of-many-eu" for k in range(12)]
+    assert list(told_apart(alike, 9).values()) == [f"…{k:02d}-…y-eu" for k in range(12)]
+    assert told_apart(["acme-of-the-north", "acme"], 9) == {"acme-of-the-north": "acme…orth", "acme": "acme"}
     targets = [TargetProgress(name=f"a-provider-in-region-{k}") for k in range(3)]
     seen = shown(running(targets=targets))
     assert [f"…on-{k} " in seen for k in range(3)] == [True, True, True]

@@ -5,7 +5,9 @@ Measured values carry three significant digits and a unit, counts are exact, tho
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 
 NOT_KNOWN = "–"
 INFINITE = "∞"
@@ -45,6 +47,20 @@ def elided(words: str, width: int) -> str:
         return words
     tail = (width - 1) // 2
     return f"{words[: width - 1 - tail]}…{words[len(words) - tail :]}"
+
+
+def told_apart(names: Sequence[str], width: int) -> dict[str, str]:
+    """Each name in at most `width` characters: cut in the middle or, where that makes some alike, before they differ."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    common = len(list(alike)) if len(names) > 1 else 0
+    ways: tuple[Callable[[str], str], ...] = (
+        lambda name: elided(name, width),
+        lambda name: name if len(name) <= width else f"…{name[1 - width :]}",
+        lambda name: elided(f"…{name[common:]}", width),
+        lambda name: name if len(name) <= width else f"…{name[common:]}"[:width],
+    )
+    shortened = [{name: way(name) for name in names} for way in ways]
+    return max(shortened, key=lambda short: len(set(short.values())))
 
 
 def sig3(value: float | None) -> str:
