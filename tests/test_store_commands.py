@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from loadtest import store_commands
+from loadtest import spans, store_commands
 from loadtest.errors import UserError
 from loadtest.store import AccessDenied, MigrationRefused, Store, directory, open_store
+from loadtest.types import Result
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +122,14 @@ def test_a_lost_table_is_named(tmp_path: Path) -> None:
         store._command("DROP VIEW otel_traces_trace_id_ts_mv SYNC")
         with pytest.raises(MigrationRefused, match="has lost the view otel_traces_trace_id_ts_mv, the table stages"):
             store.migrate()
+
+
+def test_every_column_and_attribute_is_documented(store: Store) -> None:
+    page = (Path(__file__).parent.parent / "docs/store.md").read_text(encoding="utf-8")
+    told = {part.partition("`")[0]: set(re.findall(r"^\| `([\w.]+)` \|", part, re.M)) for part in page.split("\n## `")}
+    for table in ("requests", "runs", "stages"):
+        columns = {row["name"] for row in store.query(f"DESCRIBE TABLE {table}")}
+        assert columns - told[table] == set(), table
+    attributes = {*spans.ATTRIBUTES.values(), *spans.ARRAYS.values(), "loadtest.chunk_offset_ns", "loadtest.fault"}
+    assert attributes - told["otel_traces"] == set()
+    assert told["requests"] >= {field.name for field in msgspec.structs.fields(Result)} - {"chunk_ns"}
