@@ -65,7 +65,7 @@ def rest() -> list[Result]:
     closed = [
         usage((10, CONTENT), (30, CONTENT), stage="closed", target="acme", output_tokens=5, done_ms=40),
         answer((10, CONTENT), (30, CONTENT), stage="closed", target="acme", done_ms=60),
-        failure("http_4xx", stage="closed", target="acme"),
+        failure("http_4xx", stage="closed", target="acme", error_detail="HTTP 401: no such key"),
         failure("cancelled", stage="closed", target="acme", clock="user", first_byte_ns=None),
     ]
     return [*warm_up, *closed]
@@ -151,6 +151,17 @@ def test_the_outcome_in_a_word_and_when_stages_were(store: Store, figures: dict[
     store_run(store, "fine", [], Account(Integrity(scheduled=100, sent=100), Generator()), {}, fine)
     judged = summary(store, "fine")
     assert (judged["validity"]["reasons"], judged["exit_status"], judged["outcome"]) == ([], 0, "done")
+
+
+def test_each_kind_of_error_has_an_example_where_it_happened(figures: dict[str, Any]) -> None:
+    stages = figures["targets"]["acme"]["stages"]
+    assert stages["closed"]["error_examples"] == {"cancelled": "", "http_4xx": "HTTP 401: no such key"}
+    assert stages["peak"]["error_examples"] == {}
+
+
+def test_stamps_are_as_exact_as_the_stage_and_target_say(figures: dict[str, Any]) -> None:
+    """Of 0, 1, 2 ... 99 us the one at the 99th place."""
+    assert figures["targets"]["acme"]["stages"]["peak"]["uncertainty_p99_ms"] == 0.099
 
 
 def test_the_head(figures: dict[str, Any]) -> None:
