@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import made_tokenizers as made
 import pytest
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
@@ -18,7 +19,13 @@ PLAN = """
 name: ray
 seed: 5
 targets:
-  - {{name: a, url: "{url}/v1", dialect: openai-chat, model: m, key: "env:TEST_KEY"}}
+  - name: a
+    url: "{url}/v1"
+    dialect: openai-chat
+    model: m
+    key: env:TEST_KEY
+    body: {{simulate: {{usage: false}}}}
+tokenizer: tokenizer.json
 prompts: {{kind: dataset, path: prompts.jsonl}}
 stages:
   - {{name: open, arrivals: {{kind: poisson, rate: 30}}, duration_s: 3}}
@@ -30,6 +37,7 @@ stages:
 def plan(simulator: str, tmp_path: Path) -> Path:
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN.format(url=simulator))
+    made.save(made.byte_level(300), tmp_path)
     lines = [{"prompt": f"what is {n} plus {n}", "max_tokens": 3 + n % 4} for n in range(7)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
@@ -93,6 +101,7 @@ def test_ray_and_local_are_the_same_run(plan: Path) -> None:
     assert on_ray["integrity"] == locally["integrity"]
     for facts in ("requests", "ok", "input_tokens", "output_tokens", "errors"):
         assert on_ray["targets"]["a"][facts] == locally["targets"]["a"][facts]  # type: ignore[index]
+    assert on_ray["targets"]["a"]["output_tokens"] > 0, "counted by the tokenizer"  # type: ignore[index]
     assert on_ray["generator"]["workers"] == 2  # type: ignore[index]
 
 
@@ -102,6 +111,7 @@ def test_cluster_that_others_started_is_left_running(plan: Path, cluster: str) -
     assert done.returncode in (0, 3), done.stdout + done.stderr
     integrity = summary["integrity"]
     assert integrity["sent"] == integrity["stored"] > 100  # type: ignore[index]
+    assert summary["targets"]["a"]["output_tokens"] > 0, "the tokenizer came along"  # type: ignore[index]
     assert (plan.parent / f"out-{cluster}" / "worker-1.frames").stat().st_size > 1000, (
         "frames came from the actors' nodes"
     )
