@@ -232,6 +232,8 @@ def _slo(slo: Slo) -> Iterator[str]:
     yield from _slo_stat(slo)
     if slo.limit < 0:
         yield f"limit is {slo.limit:g}; it must be at least 0"
+    if slo.rule == "mlperf" and (METRICS[slo.metric].kind != "request" or slo.stat == "mean"):
+        yield "rule is 'mlperf', which decides a percentile of one value a request; leave it out, or ask p99 of ttft_ms"
     if METRICS[slo.metric].kind == "share" and slo.limit > 1:
         yield f"limit is {slo.limit:g}; {slo.metric} is a share, so it must be at most 1: 1% is 0.01"
 
@@ -278,7 +280,7 @@ def _measurable(place: str, metric: str, stages: Sequence[Stage], targets: Seque
 def _repeated_slos(slos: Sequence[Slo]) -> Iterator[str]:
     first: dict[tuple[object, ...], int] = {}
     for i, slo in enumerate(slos):
-        key = (slo.metric, slo.stat, slo.target, slo.stage)
+        key = (slo.metric, slo.stat, slo.target, slo.stage, slo.rule)
         if first.setdefault(key, i) != i:
             yield f"slos[{i}] asks the same as slos[{first[key]}]; keep one of them"
 

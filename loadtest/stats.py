@@ -10,6 +10,8 @@ The few special functions stand here because nothing else of a scientific librar
     incomplete gamma  series DLMF 8.11.4 and continued fraction DLMF 8.9.2, chosen as in Numerical Recipes, 6.2
     inverses          bisection: slow, simple, cannot diverge
     percentiles       binomial order statistics, David and Nagaraja, Order Statistics, 7.1
+    MLPerf's rule     early stopping of mlcommons/inference, loadgen/early_stopping.cc, told in docs/early_stopping.md
+                      of mlcommons/endpoints: the same order statistics, each end at 99%
     shares            Clopper and Pearson, Biometrika 26 (1934)
     rates             Garwood, Biometrika 28 (1936); weighted: Fay and Feuer, Statistics in Medicine 16 (1997)
     pooled values     Woodruff, JASA 47 (1952): the interval of the distribution function, read off the sorted values;
@@ -28,6 +30,7 @@ from msgspec import Struct
 
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
+MLPERF_TAIL = 0.01
 _TINY = 1e-300
 _PRECISION = 1e-15
 _MAX_TERMS = 200_000
@@ -168,10 +171,10 @@ def t_quantile(level: float, degrees: float) -> float:
 # Intervals
 
 
-def quantile_ranks(n: int, level: float) -> tuple[int | None, int | None]:
+def quantile_ranks(n: int, level: float, tail: float = TAIL) -> tuple[int | None, int | None]:
     """Indices, from 0, of the sorted values that bound the quantile. None: n values cannot bound it on that side."""
-    low = _largest(lambda rank: binomial_cdf(rank - 1, n, level) <= TAIL, n)
-    high = _largest(lambda rank: binomial_cdf(rank - 1, n, level) < 1 - TAIL, n) + 1
+    low = _largest(lambda rank: binomial_cdf(rank - 1, n, level) <= tail, n)
+    high = _largest(lambda rank: binomial_cdf(rank - 1, n, level) < 1 - tail, n) + 1
     return (low - 1 if low >= 1 else None), (high - 1 if high <= n else None)
 
 

@@ -140,6 +140,7 @@ class Slo(PlanStruct, frozen=True, kw_only=True):
     stat: Text | None = None
     target: Text | None = None  # None: each target
     stage: Text | None = None  # None: each measured stage
+    rule: Literal["interval", "mlperf"] = "interval"  # what decides: see verdict.py
 
 
 class Fleet(PlanStruct, frozen=True, kw_only=True):
@@ -285,7 +286,8 @@ class Metric(Struct, frozen=True, kw_only=True):
 
 
 class Verdict(Struct, frozen=True):
-    """An SLO judged for one target and stage. `low` and `high` bound `value` at 95%; None: it cannot be known."""
+    """An SLO judged for one target and stage. `low` and `high` bound `value`, at 95% or, by MLPerf's rule, each at 99%;
+    None: it cannot be known."""
 
     metric: str
     stat: str | None
@@ -298,6 +300,7 @@ class Verdict(Struct, frozen=True):
     outcome: Literal["met", "breached", "undecided"]
     more_requests: int | None = None
     advice: str = ""
+    rule: Literal["interval", "mlperf"] = "interval"
 
 
 def trace_id(run: str, stage: str, seq: int, target: str, attempt: int) -> str:

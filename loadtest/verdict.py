@@ -4,6 +4,12 @@ An SLO is decided by the 95% interval of its figure: met if the whole interval i
 whole interval is beyond it, else undecided, with the number of further requests that would decide if what was seen goes
 on. Failed requests count as +infinity, so a percentile of latency is also a statement about the share of requests that
 were too slow or failed. An interval's end that the sample cannot bound is None and never decides.
+
+`rule: mlperf` of an SLO decides a percentile as MLPerf's early stopping does: met if, with t of n requests beyond the
+limit, n - t is at least the smallest h with I(p; h, t + 1) <= 1 - 0.99 (I: the regularised incomplete beta function;
+with none beyond, p99 takes 459 requests and p90 44). That is the same statement about the share of requests beyond the
+limit, P(at most t of n) <= 0.01, so it is the same interval with ends at 99%. MLPerf knows no breach: here it is the
+opposite statement, at 99% too. Further requests are counted as MLPerf does, as if every one of them kept the limit.
 """
 
 from collections.abc import Callable
@@ -12,7 +18,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from loadtest.stats import TAIL, binomial_cdf, share_interval, total_interval
+from loadtest.stats import MLPERF_TAIL, TAIL, binomial_cdf, share_interval, total_interval
 from loadtest.types import Metric, Slo, Verdict
 
 FURTHER_REQUESTS_CAP = 1_000_000
@@ -30,6 +36,7 @@ class Evidence(Struct, kw_only=True):
     requests: int
     further: Callable[[float], int | None]
     note: str = ""
+    if_they: str = "go as these did"
 
 
 def judge(slo: Slo, metric: Metric, target: str, stage: str, evidence: Evidence) -> Verdict:
@@ -48,6 +55,7 @@ def judge(slo: Slo, metric: Metric, target: str, stage: str, evidence: Evidence)
         outcome=outcome,
         more_requests=0 if outcome != "undecided" else more,
         advice=" ".join(filter(None, (evidence.note, _advice(metric, outcome, more, evidence)))),
+        rule=slo.rule,
     )
 
 
@@ -73,7 +81,7 @@ def _advice(metric: Metric, outcome: str, more: int | None, evidence: Evidence) 
         return f"{metric.name} has no value here."
     if more is None:
         return f"More than {FURTHER_REQUESTS_CAP:,} further requests would be needed: the figure is too near the limit."
-    return f"About {more:,} further requests would decide, if they go as these did."
+    return f"About {more:,} further requests would decide, if they {evidence.if_they}."
 
 
 def no_evidence(note: str) -> Evidence:
@@ -89,6 +97,22 @@ def percentile_evidence(
     """
     allowed = 1 - level if metric.better == "lower" else level
     return Evidence(value=value, low=low, high=high, requests=n, further=lambda _: further_for_share(worse, n, allowed))
+
+
+def mlperf_evidence(
+    metric: Metric, level: float, value: float, low: float | None, high: float | None, worse: int, n: int
+) -> Evidence:
+    """As `percentile_evidence`, for `stats.quantile_ranks` at MLPERF_TAIL."""
+    allowed = 1 - level if metric.better == "lower" else level
+    return Evidence(
+        value=value,
+        low=low,
+        high=high,
+        requests=n,
+        further=lambda _: _fewest(lambda more: binomial_cdf(worse, n + more, allowed) <= MLPERF_TAIL),
+        note="By MLPerf's early-stopping rule, at 99%.",
+        if_they="all keep the limit",
+    )
 
 
 def pooled_evidence(

@@ -192,6 +192,14 @@ def test_a_plan_of_warm_up_alone_would_have_no_result() -> None:
             "slos[0].metric is 'due_e2e_ms', which closed load does not have: nothing is due there; write e2e_ms",
         ),
         (
+            "metric: icl_ms, stat: p99, limit: 5, rule: mlperf",
+            "slos[0].rule is 'mlperf', which decides a percentile of one value a request; leave it out, or ask p99 of ttft_ms",
+        ),
+        (
+            "metric: e2e_ms, stat: p99, limit: 5, rule: loadgen",
+            "slos[0].rule is 'loadgen'; it must be one of interval, mlperf",
+        ),
+        (
             "metric: goodput, limit: 5",
             "slos[0].metric is 'goodput', but the plan does not say what is good; add goodput: {ttft_ms: 2000}",
         ),

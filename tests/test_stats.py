@@ -70,6 +70,31 @@ def test_the_largest_of_368_values_bounds_the_p99() -> None:
 
 
 @pytest.mark.parametrize(
+    ("level", "beyond", "queries"),
+    # LoadGen's own figures: 459 and 44 with none beyond the limit (docs/early_stopping.md of mlcommons/endpoints, and
+    # "would need to run at least 438 more" after 21 of its logs), 662 with one at p99, 64 with one at p90
+    [(0.99, 0, 459), (0.9, 0, 44), (0.99, 1, 662), (0.9, 1, 64)],
+)
+def test_mlperfs_early_stopping_needs_so_many_queries(level: float, beyond: int, queries: int) -> None:
+    def passes(n: int) -> bool:
+        _, high = stats.quantile_ranks(n, level, stats.MLPERF_TAIL)
+        return high is not None and high < n - beyond  # the value at `high` keeps the limit
+
+    assert passes(queries)
+    assert not passes(queries - 1)
+
+
+@given(n=st.integers(1, 3000), beyond=st.integers(0, 60), level=st.sampled_from([0.9, 0.95, 0.99, 0.999]))
+def test_mlperfs_rule_is_an_interval_with_ends_at_99_percent(n: int, beyond: int, level: float) -> None:
+    """LoadGen: met if I(p; h, t + 1) <= 1 - c, with t queries beyond the limit and h = n - t within it."""
+    beyond = min(beyond, n)
+    within = n - beyond
+    met = within > 0 and stats.beta_cdf(level, within, beyond + 1) <= 0.01
+    _, high = stats.quantile_ranks(n, level, stats.MLPERF_TAIL)
+    assert (high is not None and high < within) == met
+
+
+@pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 5
     [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0, 0.1684), (1, 29, 0.0009, 0.1776)],

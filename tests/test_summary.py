@@ -356,6 +356,7 @@ EVERY_KIND = [
     {"metric": "output_speed", "stat": "p5", "limit": 51},
     {"metric": "due_ttft_ms", "stat": "p50", "limit": 1000},
 ]
+MLPERF = [{"metric": "ttft_ms", "stat": "p90", "limit": limit, "rule": "mlperf"} for limit in (195, 200)]
 
 
 def test_every_kind_of_metric_can_be_an_slo(store: Store) -> None:
@@ -376,6 +377,26 @@ def test_every_kind_of_metric_can_be_an_slo(store: Store) -> None:
     assert (found["itl_ms"]["value"], found["itl_ms"]["low"], found["itl_ms"]["high"]) == (20, 20, 20)
     assert (found["e2e_ms"]["value"], found["e2e_ms"]["high"]) == (175.5, pytest.approx(175.5 + 5.756, abs=1e-3))
     assert found["goodput"]["high"] == pytest.approx(6.592, abs=1e-3)  # Garwood: 50 is at most 65.92
+
+
+def test_mlperfs_rule_is_wider_than_the_interval(store: Store) -> None:
+    """Of 101 ... 200 ms the p90 is 191. At most 3 of 100 may lie beyond it at 99%: P(X <= 3) = 0.008, P(X <= 4) = 0.024.
+
+    So 197 ms is the high end, where 95% gives 196.
+    """
+    slos = [
+        slo | {"stage": "peak", "target": "acme"}
+        for slo in [*MLPERF, {"metric": "ttft_ms", "stat": "p90", "limit": 196}]
+    ]
+    store_run(store, "mlperf", slos, ACCOUNT, {})
+    too_low, met, interval = summary(store, "mlperf")["slos"]
+    assert [(slo["rule"], slo["outcome"], slo["value"], slo["high"]) for slo in (too_low, met, interval)] == [
+        ("mlperf", "undecided", 191, 197),
+        ("mlperf", "met", 191, 197),
+        ("interval", "met", 191, 196),
+    ]
+    assert too_low["more_requests"] == 27  # five beyond the limit take 127: 0.01067 of 126, 0.00997 of 127
+    assert too_low["advice"].startswith("By MLPerf's early-stopping rule, at 99%.")
 
 
 def test_gaps_of_few_requests_decide_nothing(store: Store) -> None:

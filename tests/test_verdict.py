@@ -123,6 +123,27 @@ def test_further_requests_for_a_percentile_count_what_is_beyond() -> None:
     assert judge("output_speed", 30, slow_end, "p1").more_requests == 268
 
 
+@pytest.mark.parametrize(
+    ("worse", "n", "outcome", "more"),
+    [
+        (0, 459, "met", 0),
+        (0, 21, "undecided", 438),  # as LoadGen says of 21 queries
+        (0, 300, "undecided", 159),  # and of 300
+        (1, 459, "undecided", 203),  # 662 with one beyond the limit
+        (40, 459, "breached", 0),
+    ],
+)
+def test_mlperfs_rule_decides_and_counts_as_loadgen_does(worse: int, n: int, outcome: str, more: int) -> None:
+    low, high = stats.quantile_ranks(n, 0.99, stats.MLPERF_TAIL)
+    values = [50.0] * (n - worse) + [200.0] * worse
+    ends = [None if rank is None else values[rank] for rank in (low, high)]
+    on = verdict.mlperf_evidence(METRICS["ttft_ms"], 0.99, values[math.floor(0.99 * n)], *ends, worse=worse, n=n)
+    slo = Slo(metric="ttft_ms", stat="p99", limit=100, rule="mlperf")
+    judged = verdict.judge(slo, METRICS["ttft_ms"], "t", "s", on)
+    assert (judged.outcome, judged.more_requests, judged.rule) == (outcome, more, "mlperf")
+    assert ("if they all keep the limit" in judged.advice) == (outcome == "undecided")
+
+
 def test_further_requests_for_a_mean_by_hand() -> None:
     """An interval of 100 +- 10 from 50 requests must be 4 times narrower to leave out 102.5: 50 * 16 requests."""
     on = verdict.mean_evidence(100, 90, 110, 50)

@@ -52,6 +52,7 @@ class SloRow(Struct, kw_only=True):
     outcome: Literal["met", "breached", "undecided"] = "undecided"
     more_requests: int | None = None
     advice: str = ""
+    rule: Literal["interval", "mlperf"] = "interval"
 
 
 class Spread(Struct):

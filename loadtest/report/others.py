@@ -14,7 +14,7 @@ from msgspec import Struct
 from loadtest import definitions
 from loadtest.definitions import DEFINITIONS, METHODS, TOOLS, Definition, Tool
 from loadtest.errors import UserError
-from loadtest.report.summary import MEASURED, ONE_GROUP
+from loadtest.report.evidence import MEASURED, ONE_GROUP
 from loadtest.report.words import NOT_KNOWN, count, sig3
 from loadtest.stats import parse_stat
 from loadtest.store import Store

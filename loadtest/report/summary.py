@@ -9,15 +9,17 @@ the key `infinite` beside it lists its name: {"p50": 210.5, "p99": null, ..., "i
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from math import ceil, isinf
+from functools import partial
+from math import isinf
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from loadtest import __version__, metrics, stats, validity, verdict
+from loadtest import __version__, metrics, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
+from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
 from loadtest.stats import parse_stat
 from loadtest.store import Store
 from loadtest.types import Slo, Verdict
@@ -39,13 +41,6 @@ DISTRIBUTIONS = (
     "output_speed",
 )
 OF_THE_GENERATOR = ("read_lag_ms", "schedule_lag_ms", "uncertainty_ms")
-
-MEASURED = "run = {run:String} AND NOT warmup"
-ONE_GROUP = f"{MEASURED} AND stage = {{stage:String}} AND target = {{target:String}}"
-
-BLOCKS = 1000  # more requests than that are resampled in random groups, so that the cost is bounded
-FEWEST_TO_RESAMPLE = 30  # fewer requests say too little about how requests differ
-FEWEST_IN_TAIL = 10  # and so do fewer that have a value beyond the percentile
 
 
 _OUTCOMES = {0: "met", 1: "breached", 3: "INVALID", 5: "undecided", 130: "interrupted"}
@@ -324,75 +319,10 @@ def _verdicts(
             if slo.stage in (None, stage) and slo.target in (None, target):
                 row = rows.get((stage, target), {})
                 requests = counts.get((stage, target), {}).get("requests", 0)
-                evidence = _evidence(read, slo, (stage, target), row, windows_s.get(stage, 0), requests)
-                out.append(verdict.judge(slo, METRICS[slo.metric], target, stage, evidence))
+                ask = partial(read.of_group, group=(stage, target))
+                found = evidence(ask, slo, row, windows_s.get(stage, 0), requests)
+                out.append(verdict.judge(slo, METRICS[slo.metric], target, stage, found))
     return out
-
-
-def _evidence(read: _Reader, slo: Slo, group: Group, row: Row, window_s: float, requests: int) -> verdict.Evidence:
-    metric = METRICS[slo.metric]
-    if metric.kind == "rate":
-        total = row.get(f"{metric.name}_total")
-        if total is None or not window_s:
-            return verdict.no_evidence(_why_null(metric.name))
-        return verdict.rate_evidence(total, row[f"{metric.name}_squares"], window_s, requests)
-    n = row.get(f"{metric.name}_n", 0)
-    if not n:
-        return verdict.no_evidence("No request counts here." if metric.kind == "share" else _why_null(metric.name))
-    if metric.kind == "share":
-        return verdict.share_evidence(row[f"{metric.name}_hits"], n)
-    stat = parse_stat(slo.stat or "")
-    value = row[f"{metric.name}_{stat.label}"]
-    if metric.kind == "pooled":
-        return _pooled(read, slo, group, value, stat.level)
-    if stat.level is None:
-        return verdict.mean_evidence(value, *stats.mean_interval(value, row[f"{metric.name}_sd"], n), n)
-    return _percentile(read, slo, group, value, stat.level, n)
-
-
-def _why_null(metric: str) -> str:
-    return {
-        "goodput": "A figure that `goodput:` limits is unknown for some request, or the plan has no limits.",
-        "output_tokens_per_s": "The endpoint did not say how many tokens some of its answers have.",
-        "itl_ms": "Tokens per chunk are unknown; icl_ms can be judged instead.",
-    }.get(metric, "No request here has this figure.")
-
-
-def _percentile(read: _Reader, slo: Slo, group: Group, value: float, level: float, n: int) -> verdict.Evidence:
-    ranks = stats.quantile_ranks(n, level)
-    levels = [(rank + 0.5) / n if rank is not None else level for rank in ranks]
-    [row] = read.of_group(metrics.order_statistics(slo.metric, levels, slo.limit, ONE_GROUP), group)
-    low, high = (None if rank is None else bound for rank, bound in zip(ranks, row["q"], strict=True))
-    return verdict.percentile_evidence(METRICS[slo.metric], level, value, low, high, row["worse"], n)
-
-
-def _pooled(read: _Reader, slo: Slo, group: Group, value: float, level: float | None) -> verdict.Evidence:
-    """Requests are resampled, not gaps: the gaps of one answer are alike."""
-    metric = METRICS[slo.metric]
-    rows = read.of_group(metrics.blocks(slo.metric, value, ONE_GROUP, BLOCKS), group)
-    requests = sum(row["requests"] for row in rows)
-    in_tail = requests if level is None else sum(row["n"] > row["below"] for row in rows)
-    missing = max(FEWEST_TO_RESAMPLE - requests, ceil((FEWEST_IN_TAIL / in_tail - 1) * requests))
-    if missing > 0:
-        note = f"{requests} requests, {in_tail} of them in the tail, are too few to say how requests differ."
-        few = verdict.mean_evidence(value, None, None, requests)
-        return msgspec.structs.replace(few, note=note, further=lambda _: missing)
-    if level is None:
-        low, high = (value, value) if isinf(value) else stats.ratio_interval([(r["total"], r["n"]) for r in rows])
-        return verdict.mean_evidence(value, low, high, requests)
-    ends = stats.pooled_levels([(row["below"], row["n"]) for row in rows], level)
-    levels = [end if 0 <= end < 1 else level for end in ends]
-    [row] = read.of_group(metrics.order_statistics(slo.metric, levels, slo.limit, ONE_GROUP), group)
-    bounds = [bound if 0 <= end < 1 else None for end, bound in zip(ends, row["q"], strict=True)]
-    return verdict.pooled_evidence(
-        value,
-        bounds[0],
-        bounds[1],
-        requests,
-        share_worse=row["worse"] / row["n"],
-        share_half_width=(ends[1] - ends[0]) / 2,
-        allowed=1 - level if metric.better == "lower" else level,
-    )
 
 
 def _slo(judged: Verdict) -> dict[str, Any]:

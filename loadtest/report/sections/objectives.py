@@ -30,6 +30,7 @@ def objectives(report: Report) -> Html:
     return h("section", title, h("p", LEAD, class_="lead"), h("div", table, class_="scroll"), id="objectives")
 
 
+MLPERF = "MLPerf's early-stopping rule: the interval's ends are at 99% each"
 LEAD = (
     "An objective is met when the whole 95% interval of its figure keeps the limit, breached when the whole interval is"
     " beyond it, and undecided in between. A failed request counts as infinitely slow. Intervals hold for this stage of"
@@ -41,7 +42,13 @@ def _row(row: SloRow, index: int, valid: bool) -> Html:
     return h(
         "tr",
         h("td", _outcome(row, valid), class_="left outcome-cell"),
-        h("th", metric_title(row.metric), f" {row.stat}" if row.stat else None, scope="row"),
+        h(
+            "th",
+            metric_title(row.metric),
+            f" {row.stat}" if row.stat else None,
+            h("div", MLPERF, class_="small") if row.rule == "mlperf" else None,
+            scope="row",
+        ),
         h("td", named(index, row.target), class_="left name"),
         h("td", row.stage, class_="left name"),
         h("td", limit(row), data_label="Limit"),
@@ -64,7 +71,12 @@ def _outcome(row: SloRow, valid: bool) -> Html:
     if not valid:
         return outcome("none", f"{row.outcome}, but the run is INVALID")
     if row.outcome == "undecided":
-        more = f"about {plural(row.more_requests, 'more request')} would decide" if row.more_requests else row.advice
+        if_they = " if all keep the limit" if row.rule == "mlperf" else ""
+        more = (
+            f"about {plural(row.more_requests, 'more request')} would decide{if_they}"
+            if row.more_requests
+            else row.advice
+        )
         return text(outcome("undecided"), h("div", more, class_="small") if more else None)
     return outcome(row.outcome)
 
