@@ -17,6 +17,7 @@ def account(snapshot: Snapshot, stored: int) -> Account:
                 integrity.scheduled += count.scheduled
                 integrity.sent += count.sent
                 integrity.unknown += count.unknown
+                integrity.retried += count.retried
                 for reason, missed in (("cap", count.missed_cap), ("worker_lost", count.missed_worker_lost)):
                     if missed:
                         missed_by[reason] = missed_by.get(reason, 0) + missed

@@ -75,6 +75,7 @@ class TargetCount(Struct, array_like=True):
     in_flight: int = 0
     oldest_ns: int = 0  # started_ns of the oldest request in flight, 0 if none
     next_seq: int = 0  # the first seq of this shard not yet taken
+    retried: int = 0  # further attempts that have ended; the other counts are of first ones
 
 
 class StageCount(Struct):

@@ -296,7 +296,8 @@ class Host:
     def _settle(self, stage: int, target: int, count: TargetCount, late: list[Result]) -> int:
         """Book results that came after the last report, so that they are not unknown. Returns `restart_seq`."""
         name = self.setup.plan.targets[target].name
-        seqs = [r.seq for r in late if r.target == name and r.seq >= count.next_seq]
+        seqs = [r.seq for r in late if r.target == name and r.seq >= count.next_seq and not r.attempt]
+        count.retried += sum(r.target == name and r.attempt > 0 for r in late)
         count.sent += len(seqs)
         count.done += len(seqs)
         count.unknown -= len(seqs)  # the next process will count them among the unknown
@@ -402,9 +403,9 @@ class Host:
                 wait_s *= 2
 
     def _note(self, results: list[Result]) -> None:
-        samples = [_sample(result) for result in results]
+        samples = [_sample(result) for result in results if not result.attempt]
         with self._lock:
-            self._status.read += len(samples)
+            self._status.read += len(results)
             self._status.samples += samples
 
     # small things; the lock is held
@@ -463,6 +464,7 @@ def _add(dead: TargetCount, living: TargetCount) -> TargetCount:
         in_flight=living.in_flight,
         oldest_ns=living.oldest_ns,
         next_seq=max(dead.next_seq, living.next_seq),
+        retried=dead.retried + living.retried,
     )
 
 

@@ -29,7 +29,7 @@ Rules that hold for all of them:
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from loadtest.stats import Stat, parse_stat
 from loadtest.types import TOKEN_KINDS, Metric
@@ -284,6 +284,12 @@ def needs_stat(metric: str) -> bool:
     return METRICS[metric].kind in ("request", "pooled")
 
 
+def last_attempts(where: str) -> str:
+    """The condition for the rows of `attempts` that say how the requests which meet `where` ended."""
+    last = f"SELECT stage, target, seq, max(attempt) FROM attempts WHERE {where} GROUP BY stage, target, seq"
+    return f"{where} AND (stage, target, seq, attempt) IN ({last})"
+
+
 def figures(
     names: Sequence[str],
     where: str,
@@ -291,8 +297,12 @@ def figures(
     by: Sequence[str] = BY,
     stats: Sequence[str] = STATS,
     failures: bool = False,
+    table: Literal["requests", "attempts"] = "requests",
 ) -> str:
     """A query of the figures of `names` for each group of `by`, over the rows of `requests` that meet `where`.
+
+    With the table `attempts` and `last_attempts`, those of what became of requests after retries: only for shares and
+    metrics with one value a request.
 
     `where` and `by` are SQL over `requests`; values belong in parameters (`run = {run:String}`), never in the text.
     Columns, beside those of `by`:
@@ -308,7 +318,7 @@ def figures(
     parts = [_aggregates(metric, parsed, _Rows(where, by), failures) for metric in metrics]
     columns = {name: sql for part in parts for name, sql in part.columns.items()}
     named = {name: sql for part in parts for name, sql in part.named.items()}
-    return _select(_Columns(columns, named), _source(metrics), where, by)
+    return _select(_Columns(columns, named), _source(metrics, table), where, by)
 
 
 def series(
@@ -523,9 +533,9 @@ def _count_worse(metric: Metric, of: _Values, limit: float) -> str:
     return f"arrayCount(v -> {_worse(metric, 'v', limit)}, {of.sql})"
 
 
-def _source(metrics: Iterable[Metric]) -> str:
+def _source(metrics: Iterable[Metric], table: str = "requests") -> str:
     if not any(metric.kind == "rate" for metric in metrics):
-        return "requests"
+        return table
     stages = "SELECT run, stage, start_ns, end_ns, goodput AS goodput_limits FROM stages LIMIT 1 BY run, stage"
     return f"requests LEFT JOIN ({stages}) AS stages USING (run, stage)"
 

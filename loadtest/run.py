@@ -90,7 +90,6 @@ class Snapshot(Struct):
 View = Callable[[Snapshot], None]
 
 
-
 def new_run_id() -> str:
     """Sortable by time, unique without asking anyone."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"

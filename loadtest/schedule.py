@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import count, islice
 
-from loadtest import tokens
+from loadtest import rounds, tokens
 from loadtest.arrivals import Closed, nanoseconds
 from loadtest.prompts import Prompt, Source
 from loadtest.types import Plan, Stage
@@ -46,10 +46,10 @@ class Schedule:
 
     def open(self, stage: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
         """(seq, due in nanoseconds from the stage's start, targets in their order) of this shard, in time order."""
-        spec = self.plan.stages[stage]
-        for seq, due_ns in enumerate(_due_times_ns(self.plan, spec)):
+        name = self.plan.stages[stage].name
+        for seq, due_ns in enumerate(_due_times_ns(self.plan, stage), rounds.first_seq(self.plan, stage)):
             if seq % self.shards == self.shard:
-                yield seq, due_ns, target_order(self.plan.seed, spec.name, seq, len(self.plan.targets))
+                yield seq, due_ns, target_order(self.plan.seed, name, seq, len(self.plan.targets))
 
     def closed(self, stage: int) -> Iterator[int]:
         """The seqs of this shard's queue, ascending. Each target has a queue of its own, with the same seqs."""
@@ -57,8 +57,9 @@ class Schedule:
         sharing = self._sharing(spec)
         if self.shard >= sharing:
             return iter(())
-        seqs = count(self.shard, sharing)
-        return seqs if spec.requests is None else iter(range(self.shard, spec.requests, sharing))
+        begin = rounds.first_seq(self.plan, stage)
+        first = begin + (self.shard - begin) % sharing
+        return count(first, sharing) if spec.requests is None else iter(range(first, begin + spec.requests, sharing))
 
     def slots(self, stage: int) -> list[float]:
         """When each of this shard's slots takes its first request, in seconds from the stage's start, for each target.
@@ -101,11 +102,12 @@ def target_order(seed: int, stage: str, seq: int, targets: int) -> tuple[int, ..
     return tuple(order[turn:] + order[:turn])
 
 
-def _due_times_ns(plan: Plan, stage: Stage) -> Iterator[int]:
+def _due_times_ns(plan: Plan, index: int) -> Iterator[int]:
     """The due times of all shards, ascending. At the stage's end itself nothing is due any more."""
+    stage, round_ = plan.stages[index], rounds.round_of(plan, index)
     if isinstance(stage.arrivals, Closed):
         raise ValueError(f"stage {stage.name} is closed load: it has slots and no due times")
-    offsets_s = stage.arrivals.offsets(plan.rng(f"arrivals/{stage.name}"), stage.duration_s)
+    offsets_s = stage.arrivals.offsets(plan.rng(f"arrivals/{stage.name}" + (f"/{round_}" if round_ else "")), stage.duration_s)
     end_ns = None if stage.duration_s is None else nanoseconds(stage.duration_s)
     for offset_s in islice(offsets_s, stage.requests):
         due_ns = nanoseconds(offset_s)

@@ -130,6 +130,7 @@ class Stage(PlanStruct, frozen=True, kw_only=True):
     warmup: bool = False
     overlap: bool = False  # the next stage does not wait for this one's drain
     drain_s: SecondsOrNone = 60
+    rounds: Annotated[int, Meta(ge=1, le=1000)] = 1  # as often, each drained before the next: see rounds.py
 
 
 class Slo(PlanStruct, frozen=True, kw_only=True):

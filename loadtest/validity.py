@@ -21,7 +21,10 @@ ON_TIME_MS = 25.0
 
 
 class Integrity(Struct):
-    """scheduled = sent + missed + unknown; sent = stored + lost. Warm-up included: an account leaves nothing out."""
+    """scheduled = sent + missed + unknown; sent = stored + lost. Warm-up included: an account leaves nothing out.
+
+    A request is counted once, by its first attempt; further ones are `retried`, of which `retries_lost` have no row.
+    """
 
     scheduled: int = 0
     sent: int = 0
@@ -29,6 +32,8 @@ class Integrity(Struct):
     unknown: int = 0
     stored: int = 0
     lost: int = 0
+    retried: int = 0
+    retries_lost: int = 0
     missed_by: dict[str, int] = field(default_factory=dict)  # reason (cap, worker_lost) -> requests
 
 
@@ -154,7 +159,7 @@ _RULES = (
         name="spans_lost",
         limit=0,
         unit="requests",
-        of_run=lambda a: a.integrity.lost,
+        of_run=lambda a: a.integrity.lost + a.integrity.retries_lost,
         says="{value:g} request(s) were sent and are not in the store",
         doc="Requests that were sent and have no row. Nobody can say that those which are missing were like the others.",
         advice="the frame files keep what the workers delivered; check the store's log, its disk and its address",

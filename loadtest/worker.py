@@ -22,7 +22,7 @@ import gevent.os
 from gevent.event import Event
 from gevent.queue import Queue
 
-from loadtest import skew
+from loadtest import retries, rounds, skew
 from loadtest.arrivals import Closed, nanoseconds
 from loadtest.clock import Alarm
 from loadtest.fire import Fire
@@ -93,7 +93,8 @@ class StageRun:
         self.start_ns = command.start_ns
         self.resume = command.resume
         self.resumed_ns = time.time_ns()
-        self.counts = [TargetCount() for _ in plan.targets]
+        self.first_seq = rounds.first_seq(plan, command.stage)
+        self.counts = [TargetCount(next_seq=self.first_seq) for _ in plan.targets]
         self.caps = [_share(t.max_in_flight, worker.setup.shard, worker.setup.shards) for t in plan.targets]
         self.in_flight: list[dict[gevent.Greenlet, int]] = [{} for _ in plan.targets]  # -> started_ns, oldest first
         self.alarm = Alarm()
@@ -132,7 +133,7 @@ class StageRun:
         """Send what is due when it is due. Returns the end of arrivals."""
         schedule = self.worker.schedule
         shards = self.worker.setup.shards
-        last_due_ns, next_seq = self.start_ns, self.worker.setup.shard
+        last_due_ns, next_seq = self.start_ns, self.first_seq
         for seq, offset_ns, order in schedule.open(self.index):
             next_seq = seq + shards
             last_due_ns = due_ns = self.start_ns + offset_ns
@@ -143,7 +144,8 @@ class StageRun:
                 break
             for target in order:
                 self._take_open(seq, target, due_ns, prompts[target])
-        if self.spec.duration_s is None or (self.spec.requests is not None and next_seq >= self.spec.requests):
+        all_sent = self.spec.requests is not None and next_seq >= self.first_seq + self.spec.requests
+        if self.spec.duration_s is None or all_sent:
             return last_due_ns
         end_ns = self.start_ns + nanoseconds(self.spec.duration_s)
         self.alarm.sleep_until(end_ns)
@@ -221,12 +223,26 @@ class StageRun:
             self._fire(seq, target, None, prompt)
 
     def _fire(self, seq: int, target: int, due_ns: int | None, prompt: Prompt) -> None:
-        result = self.worker.fire(self.index, seq, target, due_ns, prompt)
+        """The request, and its retries where the plan wants them: it is in flight until the last of them has ended."""
+        attempt = 0
+        wait_s = self._fire_once(seq, target, due_ns, prompt, attempt)
+        while wait_s is not None and not self.stopping.wait(wait_s):
+            attempt += 1
+            wait_s = self._fire_once(seq, target, due_ns, prompt, attempt)
         self.in_flight[target].pop(gevent.getcurrent())
+
+    def _fire_once(self, seq: int, target: int, due_ns: int | None, prompt: Prompt, attempt: int) -> float | None:
+        """Returns in how many seconds to try again. `done` and `failed` are of first attempts, as all figures are."""
+        result = self.worker.fire(self.index, seq, target, due_ns, prompt, attempt=attempt)
         count = self.counts[target]
-        count.done += 1
-        count.failed += result.error is not None
+        if attempt:
+            count.retried += 1
+        else:
+            count.done += 1
+            count.failed += result.error is not None
         self.worker.hand_over(result)
+        wanted = self.worker.setup.plan.targets[target].retries
+        return retries.wait_s(wanted, result, self.spec.drain_s)
 
     def _drain(self) -> None:
         deadline_ns = time.time_ns() + nanoseconds(self.spec.drain_s)
@@ -236,6 +252,7 @@ class StageRun:
             gevent.sleep(0.02)
             if self.drain_deadline_ns:
                 deadline_ns = min(deadline_ns, self.drain_deadline_ns)
+        self.stopping.set()  # for those that wait to try again
         flying = [greenlet for by_target in self.in_flight for greenlet in by_target]
         for greenlet in flying:
             self.worker.fire.cancel(greenlet)

@@ -103,7 +103,8 @@ def test_met_run_leaves_its_files_and_nothing_else(place: Place, provider: str) 
     assert {path.suffix for path in made.iterdir()} == {".json", ".html", ".yaml", ".frames", ".log"}
     summary = json.loads((made / "summary.json").read_text())
     assert summary["integrity"] == {
-        "scheduled": 60, "sent": 60, "missed": 0, "unknown": 0, "stored": 60, "lost": 0, "missed_by": {},
+        "scheduled": 60, "sent": 60, "missed": 0, "unknown": 0, "stored": 60, "lost": 0, "retried": 0, "retries_lost": 0,
+        "missed_by": {},
     }  # fmt: skip
     assert summary["targets"]["a"]["stages"]["only"]["ok"] == 60
     assert summary["generator"]["workers"] == 2

@@ -184,6 +184,8 @@ def test_the_account_adds_up_with_what_is_stored(figures: dict[str, Any]) -> Non
         "unknown": 0,
         "stored": 206,  # 200 + 6, counted in the store
         "lost": 0,
+        "retried": 0,
+        "retries_lost": 0,
         "missed_by": {"cap": 5},
     }
 

@@ -330,4 +330,4 @@ def test_a_worker_whose_container_has_a_quota(simulator: str, store: Store, tmp_
 
         stage = "name: full, arrivals: {kind: closed}, concurrency: 30, duration_s: 3, drain_s: 5"
         found = broken(plan_for(simulator, stage), store, tmp_path, view=Watched(move))
-    assert found["throttled"] > 0.3
+    assert found["throttled"] > 0.05, "far above the rule's limit, however busy the machine is"

@@ -75,7 +75,8 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     counts = read.counts()
     measured = {group: row for group, row in counts.items() if not row["is_warmup"]}
     lags = read.generator()
-    _check_against_store(account.integrity, sum(row["requests"] for row in counts.values()))
+    retried = read.retried()
+    _check_against_store(account.integrity, sum(row["requests"] for row in counts.values()), sum(retried.values()))
     judged = validity.validity(_facts(account, measured, read.lags()), plan.validity)
     stages = [stage.name for stage in plan.stages if not stage.warmup]
     targets = [target.name for target in plan.targets]
@@ -94,7 +95,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "slos": [_slo(v) for v in _verdicts(read, plan.slos, groups, counts)],
         "generator": _generator(account.generator, measured.values(), lags),
         "stages": read.stages(),
-        "targets": _targets(read, groups, counts, account.capped),
+        "targets": _targets(read, groups, counts, account.capped, retried),
     }
     status = exit_status(out, account.interrupted)
     return out | {"exit_status": status, "outcome": _OUTCOMES[status] if status or plan.slos else "done"}
@@ -160,6 +161,20 @@ class _Reader:
                     out.setdefault(group, {}).update(row)
         return out
 
+    def retried(self) -> dict[Group, int]:
+        """How many further attempts there were, where there were any; warm-up included."""
+        rows = self._by_group(
+            "SELECT stage, target, count() AS retries FROM attempts WHERE run = {run:String} AND attempt > 0 "
+            "GROUP BY stage, target"
+        )
+        return {group: row["retries"] for group, row in rows.items()}
+
+    def in_the_end(self, *, failures: bool) -> dict[Group, Row]:
+        """Of measured requests after all their attempts."""
+        names = ("success_rate", "due_e2e_ms")
+        where = metrics.last_attempts(MEASURED)
+        return self._by_group(metrics.figures(names, where, stats=metrics.STATS, failures=failures, table="attempts"))
+
     def generator(self) -> Row:
         sql = metrics.figures(OF_THE_GENERATOR, MEASURED, by=(), stats=("p50", "p99"))
         return self._store.query(sql, {"run": self._run})[0]
@@ -197,7 +212,8 @@ class _Reader:
 # The account
 
 
-def _check_against_store(integrity: validity.Integrity, stored: int) -> None:
+def _check_against_store(integrity: validity.Integrity, stored: int, retries_stored: int) -> None:
+    integrity.retries_lost = max(integrity.retried - retries_stored, 0)
     integrity.stored = stored
     integrity.lost = max(integrity.sent - stored, 0)
 
@@ -240,8 +256,13 @@ def _generator(generator: validity.Generator, measured: Iterable[Row], lags: Row
 
 
 def _targets(
-    read: _Reader, groups: Sequence[Group], counts: Mapping[Group, Row], capped: Mapping[str, Mapping[str, int]]
+    read: _Reader,
+    groups: Sequence[Group],
+    counts: Mapping[Group, Row],
+    capped: Mapping[str, Mapping[str, int]],
+    retried: Mapping[Group, int],
 ) -> dict[str, Any]:
+    after = _after_retries(read, retried) if retried else {}
     names = (*RATES, "error_rate", *DISTRIBUTIONS)
     stored = [group for group in groups if group in counts]
     failed = [group for group in stored if counts[group]["requests"] > counts[group]["ok"]]
@@ -253,6 +274,7 @@ def _targets(
         group = (stage, target)
         of_stage = _stage(counts.get(group, {}), plain.get(group, {}), with_failures.get(group, {}))
         of_stage["saturated"] = capped.get(stage, {}).get(target, 0) > 0
+        of_stage["after_retries"] = after.get(group)
         out.setdefault(target, {"stages": {}})["stages"][stage] = of_stage
     return {target: _total(each["stages"]) | each for target, each in out.items()}
 
@@ -275,6 +297,21 @@ def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
         out[name] = _distribution(name, plain) | {"with_failures": _distribution(name, with_failures)}
     out["tpot_ms"]["k_assumed"] = counts.get("k_assumed", 0)
     return out
+
+
+def _after_retries(read: _Reader, retried: Mapping[Group, int]) -> dict[Group, dict[str, Any]]:
+    """What became of requests in the end, where some were sent again: beside the figures of first attempts."""
+    plain, with_failures = read.in_the_end(failures=False), read.in_the_end(failures=True)
+    return {
+        group: {
+            "retried": retried[group],
+            "success_rate": row["success_rate"],
+            "due_e2e_ms": _distribution("due_e2e_ms", row)
+            | {"with_failures": _distribution("due_e2e_ms", with_failures[group])},
+        }
+        for group, row in plain.items()
+        if group in retried
+    }
 
 
 def _distribution(name: str, row: Row) -> dict[str, Any]:
