@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from loadtest import pressure, spans
+from loadtest import pressure, rounds, spans
 from loadtest.arrivals import nanoseconds
 from loadtest.frames import (
     Failed,
@@ -276,14 +276,14 @@ class Host:
                 self._resumes.pop(stage, None)
                 self._booked[stage] = self._total(stage)
                 continue
-            results = [r for r in late if isinstance(r, Result) and r.stage == self.setup.plan.stages[stage].name]
+            results = [r for r in late if isinstance(r, Result) and rounds.is_of(self.setup.plan, stage, r)]
             restart = [self._settle(stage, t, count.targets[t], results) for t in range(len(count.targets))]
             next_seq = [target.next_seq for target in count.targets]
             self._resumes[stage] = Resume(next_seq, restart, died_ns)
             self._booked[stage] = self._total(stage)
         for stage, command in self._started.items():
             if stage not in self._newest and stage not in self._booked:  # died before it said anything of this stage
-                nothing = [0] * len(self.setup.plan.targets)
+                nothing = [rounds.first_seq(self.setup.plan, stage)] * len(self.setup.plan.targets)
                 self._resumes[stage] = Resume(nothing, self._past_slots(stage, nothing), died_ns)
                 self._booked[stage] = _nothing(stage, command.start_ns, len(nothing))
         self._newest = {}

@@ -11,7 +11,8 @@ store/schema/002_requests.sql); what it yields, and what is then done with it, f
     rate      an array of amounts, beside `Metric.at`, an array of the instants they happened at: the amounts within a
               window, over the window. NaN is an amount that is not known, and makes the rate null
 
-A rate may also use `start_ns`, `end_ns` and `goodput_limits` of the request's row in `stages`.
+A rate may also use `start_ns`, `end_ns` and `goodput_limits` of the request's row in `stages`: of its round, where the
+stage has several. Its window is then all of them together, or one each where the figure is asked for `BY_ROUND`.
 
 Rules that hold for all of them:
 
@@ -31,10 +32,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from loadtest.rounds import OF_SEQ
 from loadtest.stats import Stat, parse_stat
 from loadtest.types import TOKEN_KINDS, Metric
 
 BY = ("stage", "target")
+BY_ROUND = f"{OF_SEQ} AS round"
 STATS = ("p50", "p90", "p95", "p99", "p99.9", "mean")
 
 OK = "fault = ''"
@@ -463,7 +466,7 @@ class _Columns(NamedTuple):
 def _aggregates(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> _Columns:
     if metric.kind == "share":
         return _share(metric)
-    return _rate(metric) if metric.kind == "rate" else _stats(metric, stats, _values(metric, failures, group))
+    return _rate(metric, group) if metric.kind == "rate" else _stats(metric, stats, _values(metric, failures, group))
 
 
 def _stats(metric: Metric, stats: Sequence[Stat], of: _Values) -> _Columns:
@@ -510,10 +513,11 @@ def _share(metric: Metric) -> _Columns:
     )
 
 
-def _rate(metric: Metric) -> _Columns:
+def _rate(metric: Metric, group: _Rows) -> _Columns:
     name = metric.name
+    window_ns = "end_ns - start_ns" if BY_ROUND in group.by else "all_rounds_ns"
     columns = {
-        name: f"{name}_total / nullIf(any(end_ns - start_ns) / 1e9, 0)",
+        name: f"{name}_total / nullIf(any({window_ns}) / 1e9, 0)",
         f"{name}_total": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount))",
         f"{name}_squares": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount * {name}_amount))",
     }
@@ -536,8 +540,13 @@ def _count_worse(metric: Metric, of: _Values, limit: float) -> str:
 def _source(metrics: Iterable[Metric], table: str = "requests") -> str:
     if not any(metric.kind == "rate" for metric in metrics):
         return table
-    stages = "SELECT run, stage, start_ns, end_ns, goodput AS goodput_limits FROM stages LIMIT 1 BY run, stage"
-    return f"requests LEFT JOIN ({stages}) AS stages USING (run, stage)"
+    stages = (
+        "SELECT run, stage, round, start_ns, end_ns, goodput AS goodput_limits, "
+        "sum(end_ns - start_ns) OVER (PARTITION BY run, stage) AS all_rounds_ns "
+        "FROM (SELECT * FROM stages LIMIT 1 BY run, stage, round)"
+    )
+    rows = f"SELECT *, {OF_SEQ} AS round FROM requests"
+    return f"({rows}) AS requests LEFT JOIN ({stages}) AS stages USING (run, stage, round)"
 
 
 def _select(columns: _Columns, source: str, where: str, by: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ _SECRET_PARAMETER = re.compile(r"(^|[-_])(api[-_]?)?(key|token|secret|password|s
 _SECRET_IN_BODY = re.compile(r"(api|secret)[-_]?key|(access|auth)[-_]token|client[-_]secret|authorization", re.I)
 _LOOKS_SECRET = re.compile(r"\b(Bearer|Basic)\s+[^\s{]|\b(sk|gsk|hf|nvapi|xai)[-_][A-Za-z0-9_-]{8}", re.I)
 _BY_REFERENCE = re.compile(r"([A-Za-z][A-Za-z-]{0,15} )?\{key\}")
+MOST_ROUNDS = 1000  # a plan as it is run has as many stages
 _SET_KEY = "set key: env:NAME or file:PATH"
 
 
@@ -36,6 +37,8 @@ def problems(plan: Plan) -> Iterator[str]:
     targets, stages = dict(enumerate(plan.targets)), dict(enumerate(plan.stages))
     yield from problems_of_parts(targets, stages, dict(enumerate(plan.slos)), plan.fleet.workers)
     yield from _prompts(plan.prompts)
+    if (total := sum(stage.rounds for stage in plan.stages)) > MOST_ROUNDS:
+        yield f"stages have {total:,} rounds together; they must have at most {MOST_ROUNDS:,}"
     if all(stage.warmup for stage in plan.stages):
         yield "stages are warm-up only, which no result is taken from; add one without warmup: true"
     for i, slo in enumerate(plan.slos):
@@ -221,6 +224,9 @@ def _stage(stage: Stage) -> Iterator[str]:
             yield "duration_s is missing; a ramp is the change of the rate over it"
         if stage.arrivals.from_ == stage.arrivals.to == 0:
             yield "arrivals.to is 0, as is from; one of them must be above 0"
+    if stage.rounds > 1 and (stage.overlap or stage.warmup):
+        kind = "overlap" if stage.overlap else "warmup"
+        yield f"rounds is {stage.rounds}, with {kind}: true; leave one of them out, a round is measured and drained"
     if stage.ramp_up_s is not None and stage.duration_s is not None and stage.ramp_up_s >= stage.duration_s:
         yield f"ramp_up_s is {stage.ramp_up_s:g}; it must be below duration_s ({stage.duration_s:g})"
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, live, tokens
+from loadtest import __version__, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.errors import ResultsNotStored, RunFailed
@@ -91,6 +91,7 @@ def _drive(
     view: live.View,
 ) -> Snapshot:
     shards = plan.fleet.workers
+    plan = rounds.expanded(plan)
     located = tokens.located(plan)
     setups = [Setup(run_id, located, keys, shard, shards) for shard in range(shards)]
     with view:
@@ -183,6 +184,8 @@ def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
 
 def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
     plan, run_id = snapshot.plan, snapshot.run
+    written = rounds.original(plan)
+    positions = {stage.name: position for position, stage in enumerate(written.stages)}
     root = tracer.start_span(
         "run",
         start_time=snapshot.started_ns,
@@ -190,7 +193,7 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
             "loadtest.run": run_id,
             "loadtest.plan.name": plan.name,
             "loadtest.nonce": plan.nonce,
-            "loadtest.plan": plans.dump(plan),
+            "loadtest.plan": plans.dump(written),
             "loadtest.account": msgspec.json.encode(booked).decode(),
         },
     )
@@ -204,7 +207,8 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
             attributes={
                 "loadtest.run": run_id,
                 "loadtest.stage": stage.name,
-                "loadtest.stage.index": times.stage,
+                "loadtest.stage.index": positions[stage.name],
+                "loadtest.round": rounds.round_of(plan, times.stage),
                 "loadtest.warmup": stage.warmup,
                 "loadtest.end_ns": times.end_ns or snapshot.now_ns,
                 "loadtest.goodput": json.dumps(plan.goodput),

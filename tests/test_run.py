@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from loadtest import plan as plans
+from loadtest import rounds
 from loadtest.account import account
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
@@ -64,7 +65,7 @@ def drive(
     address: Address | None = None,
 ) -> tuple[Snapshot, Account]:
     """One run without its report. The account holds what the store holds."""
-    run = new_run_id()
+    run, plan = new_run_id(), rounds.expanded(plan)
     setups = [Setup(run, plan, {}, shard, workers) for shard in range(workers)]
     fleet = LocalFleet(setups, address or store.address, directory)
     try:

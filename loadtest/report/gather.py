@@ -11,13 +11,12 @@ many share `PAGE_CELLS`.
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from loadtest import metrics
+from loadtest import metrics, rounds
 from loadtest.arrivals import Closed
 from loadtest.definitions import TOOLS
 from loadtest.metrics import METRICS
@@ -131,11 +130,16 @@ def _plan(yaml: str) -> Plan | None:
 
 def _stages(store: Store, run: str) -> list[Row]:
     sql = """
-        SELECT stages.stage AS stage, stage_index, start_ns, end_ns, greatest(end_ns, last_ns) AS until_ns
-        FROM stages INNER JOIN (
+        SELECT stages.stage AS stage, stage_index, starts_ns, ends_ns, starts_ns[1] AS start_ns, ends_ns[-1] AS end_ns,
+            greatest(end_ns, last_ns) AS until_ns
+        FROM (
+            SELECT stage, stage_index, groupArray(start_ns) AS starts_ns, groupArray(end_ns) AS ends_ns
+            FROM (SELECT * FROM stages WHERE run = {run:String} AND NOT warmup ORDER BY round LIMIT 1 BY stage_index, round)
+            GROUP BY stage, stage_index
+        ) AS stages INNER JOIN (
             SELECT stage, max(done_ns) AS last_ns FROM requests WHERE run = {run:String} AND NOT warmup GROUP BY stage
         ) AS ended ON ended.stage = stages.stage
-        WHERE run = {run:String} AND NOT warmup ORDER BY stage_index LIMIT 1 BY stage_index"""
+        ORDER BY stage_index"""
     return store.query(sql, {"run": run})
 
 
@@ -272,12 +276,16 @@ def offered(plan: Plan | None, stage: Row, buckets: Buckets) -> Values:
     out: Values = [None] * buckets.n
     if plan is None or isinstance(plan.stages[stage["stage_index"]].arrivals, Closed):
         return out
-    end_ns = stage["end_ns"] - stage["start_ns"]
     due = [0] * buckets.n
-    shots = Schedule(plan, 0, 1).open(stage["stage_index"])
-    for _, due_ns, _ in takewhile(lambda shot: shot[1] < end_ns, shots):
-        due[min(due_ns // buckets.step_ns, buckets.n - 1)] += 1
-    last = min(buckets.n, math.ceil(end_ns / buckets.step_ns))
+    as_run = rounds.expanded(plan)
+    name = plan.stages[stage["stage_index"]].name
+    indices = [index for index, each in enumerate(as_run.stages) if each.name == name]
+    for index, start_ns, end_ns in zip(indices, stage["starts_ns"], stage["ends_ns"], strict=False):  # interrupted: fewer
+        for _, offset_ns, _ in Schedule(as_run, 0, 1).open(index):
+            if offset_ns >= end_ns - start_ns:
+                break
+            due[min(buckets.index(start_ns + offset_ns), buckets.n - 1)] += 1
+    last = min(buckets.n, math.ceil((stage["end_ns"] - stage["start_ns"]) / buckets.step_ns))
     return [n / buckets.step_s for n in due[:last]] + out[last:]
 
 

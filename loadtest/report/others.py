@@ -23,7 +23,7 @@ Group = tuple[str, str]  # stage, target
 
 GROUPS = f"""
     SELECT stage, target, any(stage_index) AS position
-    FROM requests LEFT JOIN (SELECT run, stage, stage_index FROM stages) AS stages USING (run, stage)
+    FROM requests LEFT JOIN (SELECT run, stage, stage_index FROM stages LIMIT 1 BY run, stage) AS stages USING (run, stage)
     WHERE {MEASURED} GROUP BY stage, target ORDER BY position, target"""
 
 

@@ -20,6 +20,7 @@ from loadtest import __version__, metrics, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
 from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
+from loadtest.rounds import OF_SEQ
 from loadtest.stats import parse_stat
 from loadtest.store import Store
 from loadtest.types import Slo, Verdict
@@ -143,7 +144,9 @@ class _Reader:
                 max({METRICS["uncertainty_ms"].sql}) AS max_uncertainty_ms,
                 countIf(due_ns IS NOT NULL) AS due,
                 countIf(due_ns IS NOT NULL AND started_ns > end_ns + {validity.ON_TIME_MS * 1e6:.0f}) AS late
-            FROM requests LEFT JOIN (SELECT run, stage, end_ns FROM stages LIMIT 1 BY run, stage) AS s USING (run, stage)
+            FROM (SELECT *, {OF_SEQ} AS round FROM requests) AS requests
+                LEFT JOIN (SELECT run, stage, round, end_ns FROM stages LIMIT 1 BY run, stage, round) AS s
+                USING (run, stage, round)
             WHERE run = {{run:String}} GROUP BY stage, target"""
         return self._by_group(sql)
 
@@ -184,10 +187,15 @@ class _Reader:
         return self._by_group(metrics.figures(names, MEASURED, stats=("p99",)))
 
     def stages(self) -> dict[str, dict[str, Any]]:
-        sql = "SELECT * FROM stages WHERE run = {run:String} ORDER BY stage_index LIMIT 1 BY stage"
+        sql = """
+            SELECT stage, any(warmup) AS warmup, count() AS rounds, min(start_ns) AS start_ns, max(end_ns) AS end_ns,
+                max(drained_ns) AS drained_ns
+            FROM (SELECT * FROM stages WHERE run = {run:String} LIMIT 1 BY stage, round)
+            GROUP BY stage ORDER BY min(stage_index)"""
         return {
             row["stage"]: {
                 "warmup": row["warmup"],
+                "rounds": row["rounds"],
                 "started_at": _iso(row["start_ns"]),
                 "ended_at": _iso(row["end_ns"]),
                 "drained_at": _iso(row["drained_ns"]),
@@ -197,9 +205,11 @@ class _Reader:
 
     def windows_s(self) -> dict[str, float]:
         rows = self._store.query(
-            "SELECT stage, start_ns, end_ns FROM stages WHERE run = {run:String}", {"run": self._run}
+            "SELECT stage, sum(end_ns - start_ns) AS window_ns FROM "
+            "(SELECT * FROM stages WHERE run = {run:String} LIMIT 1 BY stage, round) GROUP BY stage",
+            {"run": self._run},
         )
-        return {row["stage"]: (row["end_ns"] - row["start_ns"]) / 1e9 for row in rows}
+        return {row["stage"]: row["window_ns"] / 1e9 for row in rows}
 
     def of_group(self, sql: str, group: Group) -> list[Row]:
         stage, target = group

@@ -27,13 +27,14 @@ CREATE TABLE IF NOT EXISTS stages (
     run LowCardinality(String),
     stage LowCardinality(String),
     stage_index UInt32,
+    round UInt16 COMMENT 'a stage of n rounds has n rows',
     warmup Bool,
     start_ns Int64 COMMENT 'the instant all workers agreed on',
     end_ns Int64 COMMENT 'end of arrivals: the window of every rate',
     drained_ns Int64,
     goodput Map(String, Float64) COMMENT 'the plan''s limits: metric, limit'
 ) ENGINE = MergeTree
-ORDER BY (run, stage_index)
+ORDER BY (run, stage_index, round)
 SETTINGS non_replicated_deduplication_window = 1000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS stages_mv TO stages AS
@@ -41,6 +42,7 @@ SELECT
     SpanAttributes['loadtest.run'] AS run,
     SpanAttributes['loadtest.stage'] AS stage,
     toUInt32OrZero(SpanAttributes['loadtest.stage.index']) AS stage_index,
+    toUInt16OrZero(SpanAttributes['loadtest.round']) AS round,
     SpanAttributes['loadtest.warmup'] = 'true' AS warmup,
     toUnixTimestamp64Nano(Timestamp) AS start_ns,
     toInt64OrZero(SpanAttributes['loadtest.end_ns']) AS end_ns,
