@@ -81,11 +81,12 @@ def url(target: Target) -> str:
 
 def _total_words(plan: Plan) -> str:
     stages = [expected(stage) for stage in plan.stages]
-    known_s = sum(each.duration_s or 0 for each in stages)
-    requests = sum(each.requests or 0 for each in stages)
+    rounds = [stage.rounds for stage in plan.stages]
+    known_s = sum((each.duration_s or 0) * n for each, n in zip(stages, rounds, strict=True))
+    requests = sum((each.requests or 0) * n for each, n in zip(stages, rounds, strict=True))
     open_end = any(each.duration_s is None for each in stages)
     unknown = any(each.requests is None for each in stages)
-    drain_s = sum(stage.drain_s for stage in plan.stages)
+    drain_s = sum(stage.drain_s * stage.rounds for stage in plan.stages)
     time = f"{'at least' if open_end else 'about'} {known_s:,.4g} s, and up to {drain_s:,.4g} s to drain"
     if unknown:
         rest = "closed load, which is as much as is answered"
@@ -105,6 +106,8 @@ def _stage_words(stage: Stage) -> str:
         about = "about " if stage.duration_s is None else "at most " if stage.requests else ""
         words.append(f"{about}{each.duration_s:,.4g} s")
     words.append(f"{each.words} to each target")
+    if stage.rounds > 1:
+        words.append(f"in each of {stage.rounds} rounds")
     if stage.warmup:
         words.append("warm-up")
     return ", ".join(words)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from loadtest.rounds import round_of
+
 if TYPE_CHECKING:
     from loadtest.frames import TargetCount
     from loadtest.host import Sample
     from loadtest.run import Snapshot
+    from loadtest.types import Plan
 
 WINDOW_S = 10
 STALLED_FROM_S = 3
@@ -94,9 +97,9 @@ class Watch:
                 self._target(target.name, total, snapshot.now_ns, window_s, self._offered(k) if open_load else None)
                 for k, (target, total) in enumerate(zip(plan.targets, totals, strict=True))
             ],
-            stage=stage.name if stage else None,
-            stage_index=index or 0,
-            stage_count=len(plan.stages),
+            stage=_stage_name(plan, index) if index is not None else None,
+            stage_index=len({each.name for each in plan.stages[: index or 0]} - {stage.name if stage else ""}),
+            stage_count=len({each.name for each in plan.stages}),
             elapsed_s=(now_ns - start_ns) / 1e9,
             planned_s=stage.duration_s if stage else None,
             planned_requests=stage.requests if stage else None,
@@ -173,6 +176,12 @@ class Watch:
         silent_s = (now_ns - max(total.oldest_ns, self._last_end_ns.get(name, 0))) / 1e9
         usual_s = self._usual_e2e_ms.get(name, 0) / 1000
         return silent_s if silent_s >= max(STALLED_FROM_S, STALLED_FROM_USUAL * usual_s) else None
+
+
+def _stage_name(plan: "Plan", index: int) -> str:
+    """`peak`, or `peak, round 3 of 10`."""
+    stage = plan.stages[index]
+    return stage.name if stage.rounds == 1 else f"{stage.name}, round {round_of(plan, index) + 1} of {stage.rounds}"
 
 
 def _arrivals_end_ns(snapshot: "Snapshot", start_ns: int) -> int:

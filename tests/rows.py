@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from loadtest import spans
+from loadtest.rounds import SEQS
 from loadtest.store import Store
 from loadtest.types import ChunkKind, Result, trace_id
 
@@ -51,19 +52,25 @@ matched = partial(answer, token_source="usage_matched")
 
 
 def insert(store: Store, run: str, rows: Sequence[Result], goodput: dict[str, float]) -> None:
-    """Store copies of the rows under `run`, and a stage row for each stage they name."""
-    named = [_identified(run, seq, row) for seq, row in enumerate(rows)]
+    """Store copies of the rows under `run`, and a stage row for each stage and round they name.
+
+    A row whose seq is n * SEQS is of round n; rounds begin 20 s after each other.
+    """
+    named = [_identified(run, row.seq // SEQS * SEQS + seq, row) for seq, row in enumerate(rows)]
     store.insert("otel_traces", spans.columns(named, dict.fromkeys({row.target for row in rows}, SPAN_OF_TARGET)))
-    stages = sorted({row.stage for row in rows})
+    stages = sorted({(row.stage, row.seq // SEQS) for row in rows})
+    names = sorted({stage for stage, _ in stages})
+    starts_ns = [START_NS + 2 * WINDOW_S * number * 1_000_000_000 for _, number in stages]
     n = len(stages)
     columns: dict[str, list[Any]] = {
         "run": [run] * n,
-        "stage": stages,
-        "stage_index": list(range(n)),
-        "warmup": [stage == "warm-up" for stage in stages],
-        "start_ns": [START_NS] * n,
-        "end_ns": [START_NS + WINDOW_S * 1_000_000_000] * n,
-        "drained_ns": [START_NS + 2 * WINDOW_S * 1_000_000_000] * n,
+        "stage": [stage for stage, _ in stages],
+        "stage_index": [names.index(stage) for stage, _ in stages],
+        "round": [number for _, number in stages],
+        "warmup": [stage == "warm-up" for stage, _ in stages],
+        "start_ns": starts_ns,
+        "end_ns": [start_ns + WINDOW_S * 1_000_000_000 for start_ns in starts_ns],
+        "drained_ns": [start_ns + 2 * WINDOW_S * 1_000_000_000 for start_ns in starts_ns],
         "goodput": [goodput] * n,
     }
     store.insert("stages", columns)

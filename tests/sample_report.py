@@ -6,6 +6,7 @@ from random import Random
 from loadtest.arrivals import Poisson
 from loadtest.metrics import METRICS
 from loadtest.prompts import Synthetic, Tokens
+from loadtest.report.compare import Comparison, difference
 from loadtest.report.gather import shares_for
 from loadtest.report.model import (
     Curve,
@@ -203,6 +204,18 @@ def report(fast: str = "acme", slow: str = "globex", valid: bool = True) -> Repo
             uncertainty_ms=Spread(p99=0.21, max=1.4),
         ),
         targets={name: total(stages) for name, stages in targets.items()},
+        compare=[
+            Comparison(
+                stage="steady",
+                rounds=10,
+                note="",
+                differences=[
+                    difference("ttft_ms", "p50", ("acme", "globex"), [(210.0 + i, 900.0 - i) for i in range(10)]),
+                    difference("error_rate", None, ("acme", "globex"), [(0.01, i % 2 / 50) for i in range(10)]),
+                ],
+            ),
+            Comparison(stage="peak", rounds=1, note="The stage had one round.", differences=[]),
+        ],
     )
     return Report(
         summary=summary,

@@ -41,6 +41,14 @@ def test_one_of_each_is_not_plural() -> None:
     assert lines(one)[0] == "words: 1 stage, 2 targets; about 1 s, and up to 60 s to drain; 1 request to each target"
 
 
+def test_rounds_count_for_as_many_stages() -> None:
+    rounds = "name: s, arrivals: {kind: constant, rate: 5}, duration_s: 4, drain_s: 3, rounds: 10"
+    assert lines(rounds)[:2] == [
+        "words: 1 stage, 2 targets; about 40 s, and up to 30 s to drain; 200 requests to each target",
+        "  s       constant rate 5, 4 s, 20 requests to each target, in each of 10 rounds",
+    ]
+
+
 def test_of_closed_load_nobody_knows_the_number() -> None:
     closed = lines("name: c, arrivals: {kind: closed}, concurrency: 4, duration_s: 9")
     assert closed[0].endswith("; closed load, which is as much as is answered, to each target")

@@ -53,6 +53,14 @@ def shown(progress: Progress, width: int = 80) -> str:
     return console.file.getvalue()
 
 
+def test_a_round_is_told_with_its_number() -> None:
+    stages = [msgspec.structs.replace(PLAN.stages[STEADY], rounds=3)] * 3
+    plan = msgspec.structs.replace(PLAN, stages=[*PLAN.stages[:STEADY], *stages])
+    seen = msgspec.structs.replace(snapshot(1, TargetCount(), stage=STEADY + 1), plan=plan)
+    progress = Watch().take(seen)
+    assert (progress.stage, progress.stage_index, progress.stage_count) == ("steady, round 2 of 3", STEADY, STEADY + 1)
+
+
 def running(**more: object) -> Progress:
     target = TargetProgress(name="acme", offered_per_s=20, achieved_per_s=19.8, in_flight=34, oldest_age_s=2.1)
     fields = {"run": "r", "plan": "p", "phase": "running", "targets": [target], "stage": "peak", "stage_index": 1}

@@ -135,6 +135,12 @@ def test_names_differ_by_more_than_case() -> None:
             "comes first",
         ),
         ("STAGE", "concurrency: 4", "stages[1].concurrency is 4; leave it out, only closed load has it"),
+        (
+            "STAGE",
+            "rounds: 5, overlap: true",
+            "stages[1].rounds is 5, with overlap: true; leave one of them out, a round is measured and drained",
+        ),
+        ("STAGE", "rounds: 1000", "stages have 1,002 rounds together; they must have at most 1,000"),
         ("STAGE", "ramp_up_s: 0", "stages[1].ramp_up_s is 0; leave it out, only closed load has it"),
         (
             "concurrency: 4, ",

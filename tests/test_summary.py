@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from loadtest.report import export
+from loadtest.report.compare import Difference
 from loadtest.report.summary import DISTRIBUTIONS, NoSuchRun, exit_status, summary
 from loadtest.store import Store
 from loadtest.types import Result
@@ -135,6 +136,7 @@ def test_every_key_is_documented_and_every_documented_key_is_there(figures: dict
     page = (Path(__file__).parent.parent / "docs/summary.md").read_text(encoding="utf-8")
     told = set(re.findall(r"^\| `([^`]+)` \|", page, re.M)) - {"key"}
     there = {documented(path) for path in paths(figures)} - {"targets.NAME", "stages.NAME", "targets.NAME.stages.NAME"}
+    there |= {f"compare[].differences[].{name}" for name in Difference.__struct_fields__}  # of five rounds or more
     assert there - told == set(), "write these into docs/summary.md"
     assert told - there == set(), "docs/summary.md tells of these, which are not there"
     assert all(f"`{name}`" in page for name in DISTRIBUTIONS)

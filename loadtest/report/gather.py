@@ -280,7 +280,8 @@ def offered(plan: Plan | None, stage: Row, buckets: Buckets) -> Values:
     as_run = rounds.expanded(plan)
     name = plan.stages[stage["stage_index"]].name
     indices = [index for index, each in enumerate(as_run.stages) if each.name == name]
-    for index, start_ns, end_ns in zip(indices, stage["starts_ns"], stage["ends_ns"], strict=False):  # interrupted: fewer
+    windows = zip(stage["starts_ns"], stage["ends_ns"], strict=True)
+    for index, (start_ns, end_ns) in zip(indices, windows, strict=False):  # an interrupted run had fewer rounds
         for _, offset_ns, _ in Schedule(as_run, 0, 1).open(index):
             if offset_ns >= end_ns - start_ns:
                 break

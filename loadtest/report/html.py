@@ -13,6 +13,7 @@ from loadtest.report.gather import gather as load
 from loadtest.report.markup import Html, h
 from loadtest.report.model import Report
 from loadtest.report.sections.account import account
+from loadtest.report.sections.compare import compare
 from loadtest.report.sections.errors import errors
 from loadtest.report.sections.method import method
 from loadtest.report.sections.objectives import objectives
@@ -23,7 +24,7 @@ from loadtest.report.sections.targets import targets
 
 __all__ = ["load", "render"]
 
-SECTIONS = (opening, account, targets, objectives, stages, errors, others, method)
+SECTIONS = (opening, account, targets, compare, objectives, stages, errors, others, method)
 """The page from top to bottom."""
 
 STYLES = ("uPlot.min.css", "report.css")

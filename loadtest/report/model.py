@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from loadtest.report.compare import Comparison
 from loadtest.report.others import Said
 from loadtest.types import FAULT_OF, Metric, Plan
 from loadtest.validity import Judged
@@ -141,6 +142,7 @@ class Summary(Struct, kw_only=True):
     slos: list[SloRow]
     generator: Generator
     targets: dict[str, TargetFigures]
+    compare: list[Comparison] = []
     interrupted: bool = False
 
 

@@ -19,6 +19,7 @@ from msgspec import Struct
 from loadtest import __version__, metrics, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
+from loadtest.report.compare import compare
 from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import parse_stat
@@ -82,6 +83,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     stages = [stage.name for stage in plan.stages if not stage.warmup]
     targets = [target.name for target in plan.targets]
     groups = [(stage, target) for stage in stages for target in targets]
+    of_stages = read.stages()
     out = {
         "run": run,
         "plan": stored["plan_name"],
@@ -95,7 +97,10 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "validity": msgspec.to_builtins(judged),
         "slos": [_slo(v) for v in _verdicts(read, plan.slos, groups, counts)],
         "generator": _generator(account.generator, measured.values(), lags),
-        "stages": read.stages(),
+        "stages": of_stages,
+        "compare": msgspec.to_builtins(
+            compare(read.ask, {s: of_stages[s]["rounds"] for s in stages if s in of_stages}, targets, plan.slos)
+        ),
         "targets": _targets(read, groups, counts, account.capped, retried),
     }
     status = exit_status(out, account.interrupted)
@@ -210,6 +215,9 @@ class _Reader:
             {"run": self._run},
         )
         return {row["stage"]: row["window_ns"] / 1e9 for row in rows}
+
+    def ask(self, sql: str) -> list[Row]:
+        return self._store.query(sql, {"run": self._run})
 
     def of_group(self, sql: str, group: Group) -> list[Row]:
         stage, target = group

@@ -65,6 +65,8 @@ def arrivals(planned: PlannedStage) -> str:
     keys: dict[str, object] = msgspec.to_builtins(planned.arrivals)
     kind = keys.pop("kind")
     told = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in keys.items()]
+    if planned.rounds > 1:
+        told.append(f"{planned.rounds} rounds")
     if planned.concurrency:
         told.append(f"concurrency {planned.concurrency:,}")
     words = ", ".join(["closed load" if kind == "closed" else f"{kind} arrivals", *told])
