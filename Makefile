@@ -29,7 +29,7 @@ lint: .venv/dev.stamp
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 .venv-external/stamp: requirements-external.lock requirements-external-build.lock
 	@echo "Setting up .venv-external: PyTorch, transformers, llama.cpp, GuideLLM; some 3 GB to download, 6 GB on disk, ten minutes."
