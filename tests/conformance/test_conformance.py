@@ -1,4 +1,4 @@
-"""Every case of cases.py, as a real server sends it over a real socket: in plain text and over TLS."""
+"""Every case of cases.py, as a real server sends it over a real socket."""
 
 import msgspec
 import pytest
