@@ -1,10 +1,10 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
-# make bench  measure the measurer                make lock   resolve the lock files anew
+# make test-external  servers nobody here wrote     make lock   resolve the lock files anew
 # make test-external   test against servers that nobody here wrote
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-external lint bench lock clean
+.PHONY: demo test test-external lint lock
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock

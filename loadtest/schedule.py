@@ -107,7 +107,9 @@ def _due_times_ns(plan: Plan, index: int) -> Iterator[int]:
     stage, round_ = plan.stages[index], rounds.round_of(plan, index)
     if isinstance(stage.arrivals, Closed):
         raise ValueError(f"stage {stage.name} is closed load: it has slots and no due times")
-    offsets_s = stage.arrivals.offsets(plan.rng(f"arrivals/{stage.name}" + (f"/{round_}" if round_ else "")), stage.duration_s)
+    offsets_s = stage.arrivals.offsets(
+        plan.rng(f"arrivals/{stage.name}" + (f"/{round_}" if round_ else "")), stage.duration_s
+    )
     end_ns = None if stage.duration_s is None else nanoseconds(stage.duration_s)
     for offset_s in islice(offsets_s, stage.requests):
         due_ns = nanoseconds(offset_s)
