@@ -1,5 +1,5 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
-# make test-external  servers nobody here wrote     make lock   resolve the lock files anew
+# make lock   resolve the lock files anew
 # make test-external   test against servers that nobody here wrote
 PYTHON ?= python3
 BIN := .venv/bin
