@@ -294,8 +294,13 @@ class Answer:
 
         A read that only brought the end of one event, and nothing after it, is as exact as its stamp.
         """
-        bearing = set(reads) or set(range(len(self.stamps)))
-        lags_ns = map(sub, map(self.times.__getitem__, bearing), map(self.stamps.__getitem__, bearing))
+        reads = reads or range(len(self.stamps))
+        bearing = set(reads)
+        if bearing and len(bearing) == reads[-1] - reads[0] + 1:
+            span = slice(reads[0], reads[-1] + 1)
+            lags_ns = map(sub, self.times[span], self.stamps[span])
+        else:
+            lags_ns = map(sub, map(self.times.__getitem__, bearing), map(self.stamps.__getitem__, bearing))
         unstamped = bearing.intersection(self._unstamped())
         doubtful = unstamped.union(bearing.intersection(self.first_possible_ns))
         if len(bearing) < len(reads):
@@ -391,7 +396,9 @@ class Connection:
             if size == READ_BYTES:
                 self.reads -= 1  # it may have ended within a segment
                 answer.partial.add(len(answer.times) - 1)
-                self.check_size(answer)
+                if self.is_too_large(answer):
+                    self.wake()
+                    return
             elif stamped and events < 2:
                 return
             self._note_first_possible(answer, stamps.tcp_info(self.sock))
@@ -409,12 +416,13 @@ class Connection:
         else:
             answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._polls.seen_empty_ns(), 1)
 
-    def check_size(self, answer: Answer) -> None:
+    def is_too_large(self, answer: Answer) -> bool:
         """An answer without end must not take the generator's memory with it."""
         size = self.bytes_read - self._bytes_before
         if size > MAX_ANSWER_BYTES or (size > MAX_HEAD_BYTES and answer.status is None):
             answer.fail("malformed", f"{'an answer' if answer.status else 'headers'} of more than {size >> 20} MiB")
-            self.wake()
+            return True
+        return False
 
     def account(self, answer: Answer) -> None:
         """The kernel's side of an answer that is over, whose last read brought more than its last chunk."""
@@ -801,25 +809,27 @@ def _patience(
 ) -> Callable[[int], float | None]:
     """How long an answer is waited for, as a judge of its flight."""
     begun_ns = time_ns()
+    hurried = min(timeouts.total_s, timeouts.idle_s, timeouts.first_byte_s) < 2 * LINGER_S
 
     def judge(now_ns: int) -> float | None:
-        began_ns = answer.sent_ns or begun_ns
-        total_s = timeouts.total_s - (now_ns - began_ns) / 1e9
-        if total_s <= 0:
+        waited_s = (now_ns - (answer.sent_ns or begun_ns)) / 1e9
+        silent_s = (now_ns - answer.times[-1]) / 1e9 if answer.times else waited_s
+        if connection.is_too_large(answer):
+            return None
+        if silent_s < LINGER_S and not hurried and waited_s + LINGER_S < timeouts.total_s:
+            return LINGER_S  # nearly always
+        if waited_s >= timeouts.total_s:
             raise Broken("timeout_total", f"the answer was not complete after {timeouts.total_s:g} s")
         if not answer.times:
-            left_s = timeouts.first_byte_s - (now_ns - began_ns) / 1e9
-            if left_s <= 0:
+            if waited_s >= timeouts.first_byte_s:
                 raise Broken("timeout_first_byte", f"no byte of the answer within {timeouts.first_byte_s:g} s")
-            return min(total_s, left_s, timeouts.idle_s, LINGER_S)
-        silent_s = (now_ns - answer.times[-1]) / 1e9
+            return min(timeouts.total_s - waited_s, timeouts.first_byte_s - waited_s, timeouts.idle_s, LINGER_S)
         if terminal and silent_s >= LINGER_S and _ends_with(answer.pieces, terminal):
             answer.settled = True
             return None
         if silent_s >= timeouts.idle_s:
             raise Broken("timeout_idle", f"nothing came for {timeouts.idle_s:g} s in the middle of the answer")
-        connection.check_size(answer)
-        return min(total_s, timeouts.idle_s - silent_s, LINGER_S)
+        return min(timeouts.total_s - waited_s, timeouts.idle_s - silent_s, LINGER_S)
 
     return judge
 

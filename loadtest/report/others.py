@@ -54,25 +54,32 @@ def groups(store: Store, run: str) -> list[Group]:
     return [(row["stage"], row["target"]) for row in store.query(GROUPS, {"run": run})]
 
 
-def said(store: Store, run: str, tools: Sequence[Tool], asked: Sequence[Group], stats: Sequence[str]) -> list[Said]:
-    """What the tools would say of each group, tool by tool and group by group."""
+def said(
+    store: Store,
+    run: str,
+    tools: Sequence[Tool],
+    asked: Sequence[Group],
+    stats: Sequence[str],
+    chunks_at_once: int = CHUNKS_AT_ONCE,
+) -> list[Said]:
+    """What the tools would say of each group, group by group and tool by tool."""
     mine = [definition for tool in tools for definition in definitions.of_tool(tool.name)]
     levels = [stat.level for stat in map(parse_stat, stats) if stat.level is not None]
     rows: dict[Group, dict[str, Any]] = {}
-    for some, where, parameters in _queries(store, run, mine, asked):
+    for some, where, parameters in _queries(store, run, mine, asked, chunks_at_once):
         for row in store.query(definitions.figures(some, where, levels), {"run": run, **parameters}):
             rows.setdefault((row["stage"], row["target"]), {}).update(row)
     return [_said(d, group, rows[group], stats) for group in asked if group in rows for d in mine]
 
 
 def _queries(
-    store: Store, run: str, mine: Sequence[Definition], asked: Sequence[Group]
+    store: Store, run: str, mine: Sequence[Definition], asked: Sequence[Group], chunks_at_once: int
 ) -> Iterator[tuple[Sequence[Definition], str, dict[str, str]]]:
     """What is asked at once. A million answers have a hundred million gaps: those are pooled one by one."""
     pooled = [definition for definition in mine if definition.kind == "pooled"]
     others = [definition for definition in mine if definition.kind != "pooled"]
     [size] = store.query(f"SELECT sum(token_chunks) AS chunks FROM requests WHERE {MEASURED}", {"run": run})
-    if size["chunks"] <= CHUNKS_AT_ONCE:
+    if size["chunks"] <= chunks_at_once:
         yield mine, MEASURED, {}
         return
     yield others, MEASURED, {}

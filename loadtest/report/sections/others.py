@@ -7,7 +7,7 @@ from loadtest.report.marks import named
 from loadtest.report.markup import Html, h, text
 from loadtest.report.model import Report, StageFigures
 from loadtest.report.others import Said
-from loadtest.report.words import NOT_KNOWN, sig3
+from loadtest.report.words import NOT_KNOWN, plural, sig3
 
 LEAD = (
     "Tools start the clock at different moments, stop it at different chunks, divide by different counts of tokens,"
@@ -51,7 +51,18 @@ def others(report: Report) -> Html:
         words = "No request of a measured stage was stored: there is nothing to compare."
         return h("section", title, h("div", words, class_="empty"), id="others")
     drawn = [_group(report, stage, target, position) for position, (stage, target) in enumerate(groups)]
-    return h("section", title, h("p", LEAD, class_="lead"), drawn, _reasons(), id="others")
+    return h(
+        "section", title, h("p", LEAD, class_="lead"), drawn, _left_out(report, len(groups)), _reasons(), id="others"
+    )
+
+
+def _left_out(report: Report, shown: int) -> Html | None:
+    """So that the page stays small, the later groups are not in it."""
+    further = sum(len(target.stages) for target in report.summary.targets.values()) - shown
+    if further <= 0:
+        return None
+    command = h("code", f"loadtest report {report.summary.run} --as vllm")
+    return h("p", f"{plural(further, 'further pair')} of stage and target: ", command, ".", class_="lead")
 
 
 def _group(report: Report, stage: str, target: str, position: int) -> Html:
