@@ -63,6 +63,7 @@ class Price(PlanStruct, frozen=True, kw_only=True):
     """What the provider charges, per million tokens, in `currency`."""
 
     input_per_million: Money
+    cached_input_per_million: Money | None = None  # of what it took from its cache; None: as any input
     output_per_million: Money
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$", description="three capital letters such as USD")] = "USD"
 

@@ -9,6 +9,7 @@ from loadtest.prompts import Synthetic, Tokens
 from loadtest.report.compare import Comparison, difference
 from loadtest.report.gather import shares_for
 from loadtest.report.model import (
+    Cost,
     Curve,
     ErrorRow,
     Generator,
@@ -64,6 +65,8 @@ def _normal(p: float) -> float:
 def figures(rate: float, median_ms: float, spread: float, errors: dict[str, int]) -> StageFigures:
     n = round(rate * 120)
     ok = n - sum(errors.values())
+    price, output_price = (0.6, 0.8) if not errors else (0.45, 0.55)
+    parts = n * 551 * price / 1e6, ok * 148 * output_price / 1e6
     return StageFigures(
         requests=n,
         ok=ok,
@@ -74,6 +77,9 @@ def figures(rate: float, median_ms: float, spread: float, errors: dict[str, int]
         goodput_per_s=ok / 120 * 0.93,
         input_tokens=n * 551,
         output_tokens=ok * 148,
+        cost=Cost(
+            currency="USD", input=parts[0], output=parts[1], total=sum(parts), per_1000_successes=sum(parts) / ok * 1000
+        ),
         ttft_ms=judged(median_ms, spread, ok, n - ok),
         itl_ms=judged(median_ms / 9, spread / 2, ok, n - ok, 147),
         e2e_ms=judged(median_ms + 147 * median_ms / 9, spread / 2, ok, n - ok),

@@ -13,7 +13,7 @@ from loadtest.report.figures import Axis, Line, Spec, XAxis, figure, spans_decad
 from loadtest.report.gather import Buckets, carried, points_for, shares_for, step_for
 from loadtest.report.headline import headline, limit, reasons
 from loadtest.report.markup import Html, data_script, h, text
-from loadtest.report.model import Integrity, Report, SloRow, Stat, TargetSeries, Validity, summary_of
+from loadtest.report.model import AfterRetries, Integrity, Report, SloRow, Stat, TargetSeries, Validity, summary_of
 from loadtest.report.sections.account import account
 from loadtest.report.sections.charts import nines
 from loadtest.report.sections.errors import errors
@@ -353,11 +353,26 @@ def test_tokens_that_nobody_counted_are_told() -> None:
     assert "without 12 answers whose tokens are not known" in Page(targets(made)).text
 
 
-def test_cost_is_tokens_times_price() -> None:
+def test_cost_is_shown_with_its_parts() -> None:
     """1,200 requests of 551 input tokens at 0.60 USD and 148 output tokens at 0.80 USD a million."""
     words = Page(targets(report())).text
-    assert "Cost 0.539 USD" in words
+    assert "Cost 0.539 USD input 0.397 USD, output 0.142 USD" in words
     assert "per 1,000 successes 0.449 USD" in words
+
+
+def test_cached_tokens_retries_and_the_way_are_shown_where_there_are_any() -> None:
+    plain = Page(html.render(report())).text
+    assert not any(words in plain for words in ("of it cached", "After retries", "Connections to"))
+    made = report()
+    calm = made.summary.targets["acme"].stages["calm"]
+    calm.cached_tokens, calm.reconnects, calm.proxies = 66_120, 2, ["10.0.0.1:3128"]
+    calm.after_retries = AfterRetries(retried=7, success_rate=0.995, due_e2e_ms=Stat(p50=4100, p99=9000, n=1194))
+    words = Page(html.render(made)).text
+    assert "of it cached 66,120 10.0% of the input –" in words
+    assert "After retries further attempts 7 none" in words
+    assert "succeeded in the end 99.5% none" in words
+    assert "from due to the end, p99 9,000 ms none" in words
+    assert "through the proxy 10.0.0.1:3128; 2 requests sent again on a fresh connection" in words
 
 
 def test_a_target_without_a_success_says_so() -> None:

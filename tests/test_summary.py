@@ -24,7 +24,10 @@ name: chat-peak
 seed: 7
 prompts: {kind: synthetic, input_tokens: {mean: 5}}
 targets:
-  - {name: acme, url: "https://acme.example/v1", dialect: openai-chat}
+  - name: acme
+    url: "https://acme.example/v1"
+    dialect: openai-chat
+    price: {input_per_million: 1, cached_input_per_million: 0.5, output_per_million: 2, currency: EUR}
   - {name: globex, url: "https://globex.example/v1", dialect: openai-chat}
 stages:
   - {name: warm-up, arrivals: {kind: constant, rate: 1}, duration_s: 1, warmup: true}
@@ -53,7 +56,8 @@ def peak() -> list[Result]:
             "started_ns": START_NS + int(at_ms * 1e6) - 500_000,
         }
         facts = {**shot, "output_tokens": 2, "input_tokens": 7, "done_ms": 126 + i}
-        out.append(matched(*times, target="acme", read_lag_ns=20_000, uncertainty_ns=i * 1000, **facts))
+        own = {"read_lag_ns": 20_000, "uncertainty_ns": i * 1000, "cached_tokens": 3, "proxy": "10.0.0.1:3128"}
+        out.append(matched(*times, target="acme", reconnects=int(i < 2), **own, **facts))
         refused = failure("rate_limited", target="globex", **shot)
         out.append(refused if i % 2 else matched(*times, target="globex", **facts))
     return out
@@ -250,6 +254,22 @@ def test_a_target_and_stage_worked_out_by_hand(figures: dict[str, Any]) -> None:
     assert acme["goodput_per_s"] == 5  # 101 to 150 ms: 50 of them
     assert (acme["input_tokens"], acme["output_tokens"], acme["unknown_tokens"]) == (700, 200, 0)
     assert acme["saturated"] is False
+
+
+def test_cost_cached_tokens_and_the_way_requests_took(figures: dict[str, Any]) -> None:
+    acme, globex = (figures["targets"][name]["stages"]["peak"] for name in ("acme", "globex"))
+    assert (acme["cached_tokens"], globex["cached_tokens"]) == (300, None)
+    assert acme["cost"] == {  # 400 tokens at 1, 300 at 0.50 and 200 at 2 EUR a million
+        "currency": "EUR",
+        "input": pytest.approx(550e-6),
+        "output": pytest.approx(400e-6),
+        "total": pytest.approx(950e-6),
+        "per_1000_successes": pytest.approx(9.5e-3),
+    }
+    assert globex["cost"] is None
+    assert figures["targets"]["acme"]["stages"]["closed"]["cost"] is None, "no input tokens are known there"
+    assert (acme["proxies"], acme["reconnects"]) == (["10.0.0.1:3128"], 2)
+    assert (globex["proxies"], globex["reconnects"]) == ([], 0)
 
 
 def test_failures_count_as_infinite_beside_the_successes(figures: dict[str, Any]) -> None:

@@ -91,6 +91,24 @@ class Stat(Struct):
     with_failures: "Stat | None" = None
 
 
+class Cost(Struct, kw_only=True):
+    """What the provider charges for a stage's requests, by the plan's prices."""
+
+    currency: str
+    input: float
+    output: float
+    total: float
+    per_1000_successes: float | None = None
+
+
+class AfterRetries(Struct, kw_only=True):
+    """What became of requests in the end, where some were sent again."""
+
+    retried: int
+    success_rate: float | None = None
+    due_e2e_ms: Stat = msgspec.field(default_factory=Stat)
+
+
 class StageFigures(Struct, kw_only=True):
     requests: int = 0
     ok: int = 0
@@ -99,12 +117,17 @@ class StageFigures(Struct, kw_only=True):
     uncertainty_p99_ms: float | None = None
     error_rate: float | None = None
     saturated: bool = False
+    reconnects: int = 0  # requests sent again on a fresh connection
+    proxies: list[str] = []
     requests_per_s: float | None = None
     output_tokens_per_s: float | None = None
     goodput_per_s: float | None = None
     input_tokens: int | None = None
+    cached_tokens: int | None = None  # of these, what the server took from its cache; None: it does not say
     output_tokens: int | None = None
     unknown_tokens: int = 0  # successes that did not say how many they have
+    cost: Cost | None = None
+    after_retries: AfterRetries | None = None
     ttft_ms: Stat = msgspec.field(default_factory=Stat)
     itl_ms: Stat = msgspec.field(default_factory=Stat)
     icl_ms: Stat = msgspec.field(default_factory=Stat)

@@ -24,7 +24,7 @@ from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import parse_stat
 from loadtest.store import Store
-from loadtest.types import Slo, Verdict
+from loadtest.types import Price, Slo, Verdict
 
 Row = dict[str, Any]
 Group = tuple[str, str]  # stage, target
@@ -57,11 +57,16 @@ class _Named(Struct):
     warmup: bool = False
 
 
+class _Target(Struct):
+    name: str
+    price: Price | None = None
+
+
 class _Plan(Struct):
     """The parts of a plan that figures are judged by. Lenient: a plan of an older or newer version can be read."""
 
     name: str
-    targets: list[_Named]
+    targets: list[_Target]
     stages: list[_Named]
     seed: int = 0
     slos: list[Slo] = []
@@ -101,7 +106,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "compare": msgspec.to_builtins(
             compare(read.ask, {s: of_stages[s]["rounds"] for s in stages if s in of_stages}, targets, plan.slos)
         ),
-        "targets": _targets(read, groups, counts, account.capped, retried),
+        "targets": _targets(read, groups, counts, account.capped, retried, {t.name: t.price for t in plan.targets}),
     }
     status = exit_status(out, account.interrupted)
     return out | {"exit_status": status, "outcome": _OUTCOMES[status] if status or plan.slos else "done"}
@@ -141,6 +146,8 @@ class _Reader:
                 sumMapIf(map(toString(error), toUInt64(1)), error != '') AS errors,
                 minMapIf(map(toString(error), toString(error_detail)), error != '') AS error_examples,
                 sum(input_tokens) AS all_input_tokens, sum(output_tokens) AS all_output_tokens,
+                sum(cached_tokens) AS all_cached_tokens, sum(reconnects) AS all_reconnects,
+                arraySort(groupUniqArrayIf(toString(proxy), proxy != '')) AS all_proxies,
                 countIf(fault = 'client') AS client_faults, countIf(error = 'cancelled') AS cancelled,
                 countIf(fault = 'generator' AND error != 'cancelled') AS generator_faults,
                 countIf({metrics.OK} AND token_chunks > 0 AND output_tokens IS NULL) AS unknown_tokens,
@@ -279,6 +286,7 @@ def _targets(
     counts: Mapping[Group, Row],
     capped: Mapping[str, Mapping[str, int]],
     retried: Mapping[Group, int],
+    prices: Mapping[str, Price | None],
 ) -> dict[str, Any]:
     after = _after_retries(read, retried) if retried else {}
     names = (*RATES, "error_rate", *DISTRIBUTIONS)
@@ -293,6 +301,8 @@ def _targets(
         of_stage = _stage(counts.get(group, {}), plain.get(group, {}), with_failures.get(group, {}))
         of_stage["saturated"] = capped.get(stage, {}).get(target, 0) > 0
         of_stage["after_retries"] = after.get(group)
+        price = prices[target]
+        of_stage["cost"] = _cost(of_stage, price) if price else None
         out.setdefault(target, {"stages": {}})["stages"][stage] = of_stage
     return {target: _total(each["stages"]) | each for target, each in out.items()}
 
@@ -306,8 +316,11 @@ def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
         "uncertainty_p99_ms": plain.get("uncertainty_ms_p99"),
         "error_rate": plain.get("error_rate"),
         "saturated": False,
+        "reconnects": counts.get("all_reconnects", 0),
+        "proxies": counts.get("all_proxies", []),
         **{key: plain.get(name) for name, key in RATES.items()},
         "input_tokens": counts.get("all_input_tokens"),
+        "cached_tokens": counts.get("all_cached_tokens"),
         "output_tokens": counts.get("all_output_tokens"),
         "unknown_tokens": counts.get("unknown_tokens", 0),
     }
@@ -315,6 +328,25 @@ def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
         out[name] = _distribution(name, plain) | {"with_failures": _distribution(name, with_failures)}
     out["tpot_ms"]["k_assumed"] = counts.get("k_assumed", 0)
     return out
+
+
+def _cost(figures: Mapping[str, Any], price: Price) -> dict[str, Any] | None:
+    """What the provider charges for a stage; None where its tokens are not known."""
+    input_tokens, output_tokens, ok = figures["input_tokens"], figures["output_tokens"], figures["ok"]
+    if input_tokens is None or output_tokens is None:
+        return None
+    cached = figures["cached_tokens"] or 0
+    of_cached = price.input_per_million if price.cached_input_per_million is None else price.cached_input_per_million
+    input_cost = (max(input_tokens - cached, 0) * price.input_per_million + cached * of_cached) / 1e6
+    output_cost = output_tokens * price.output_per_million / 1e6
+    total = input_cost + output_cost
+    return {
+        "currency": price.currency,
+        "input": input_cost,
+        "output": output_cost,
+        "total": total,
+        "per_1000_successes": 1000 * total / ok if ok else None,
+    }
 
 
 def _after_retries(read: _Reader, retried: Mapping[Group, int]) -> dict[Group, dict[str, Any]]:

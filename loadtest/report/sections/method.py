@@ -1,10 +1,10 @@
 """How it was measured: definitions with their SQL, the plan as run, the generator's own health, how to run it again."""
 
 from loadtest.report.markup import Html, h, text
-from loadtest.report.model import Report
+from loadtest.report.model import Report, Summary
 from loadtest.report.sections.opening import when
 from loadtest.report.sections.validity import rules
-from loadtest.report.words import NOT_KNOWN, count, metric_title, seconds, sig3
+from loadtest.report.words import NOT_KNOWN, count, listing, metric_title, plural, seconds, sig3
 from loadtest.types import Metric
 
 TRACES = {
@@ -55,6 +55,7 @@ def _run_facts(report: Report) -> list[tuple[str, Html | str]]:
         facts += [
             (f"Target {t.name}", h("code", " ".join(filter(None, (t.dialect, t.url, t.model))))) for t in plan.targets
         ]
+    facts += _ways(summary)
     facts.append(("Made with", ", ".join(f"{name} {value}" for name, value in report.environment.items()) or NOT_KNOWN))
     again = "loadtest run plan.yaml"
     facts.append(
@@ -68,6 +69,20 @@ def _run_facts(report: Report) -> list[tuple[str, Html | str]]:
         )
     )
     facts.append(("See the rows", h("code", f"SELECT * FROM requests WHERE run = '{summary.run}'")))
+    return facts
+
+
+def _ways(summary: Summary) -> list[tuple[str, Html | str]]:
+    """How requests got there, where it was not the plain way."""
+    facts: list[tuple[str, Html | str]] = []
+    for name, target in summary.targets.items():
+        proxies = list(dict.fromkeys(proxy for stage in target.stages.values() for proxy in stage.proxies))
+        again = sum(stage.reconnects for stage in target.stages.values())
+        words = [f"through the proxy {listing(proxies)}"] if proxies else []
+        if again:
+            words.append(f"{plural(again, 'request')} sent again on a fresh connection: the kept one had been closed")
+        if words:
+            facts.append((f"Connections to {name}", "; ".join(words)))
     return facts
 
 

@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from loadtest.report.marks import COLORS, named
 from loadtest.report.markup import Html, h, text
-from loadtest.report.model import PERCENTILES, Report, StageFigures, Stat
+from loadtest.report.model import PERCENTILES, AfterRetries, Report, StageFigures, Stat
 from loadtest.report.words import INFINITE, NOT_KNOWN, count, percent, quantity, sig3
 from loadtest.stats import share_interval
-from loadtest.types import FAULT_OF, Price, Target
+from loadtest.types import FAULT_OF, Target
 
 LATENCIES = (
     ("ttft_ms", "Time to first token"),
@@ -23,7 +23,7 @@ LATENCIES = (
 
 
 MOST_COLUMNS = 3
-FIGURES = ("Throughput", "Tokens", "Cost")
+FIGURES = ("Throughput", "Tokens", "After retries", "Cost")
 """The groups that stand in a table of their own where targets are rows."""
 
 
@@ -200,8 +200,11 @@ def _rows(columns: list[Column]) -> Iterator[Row]:
     yield _plain("", "output tokens", columns, lambda c: quantity(c.figures.output_tokens_per_s, "1/s"))
     yield _plain("", "goodput", columns, lambda c: quantity(c.figures.goodput_per_s, "1/s"))
     yield _plain("Tokens", "input", columns, lambda c: count(c.figures.input_tokens))
+    yield _plain("", "of it cached", columns, _cached)
     yield _plain("", "output", columns, _output_tokens)
-    if any(c.target and c.target.price for c in columns):
+    if any(c.figures.after_retries for c in columns):
+        yield from _after_retries(columns)
+    if any(c.figures.cost or (c.target and c.target.price) for c in columns):
         yield _plain("Cost", "", columns, _cost)
         yield _plain("", "per 1,000 successes", columns, _unit_cost)
 
@@ -251,32 +254,51 @@ def _errors(column: Column) -> Html | str:
 
 
 def _output_tokens(column: Column) -> Html | str:
-    """With the number of answers whose tokens nobody counted, since the sum leaves them out."""
-    known, unknown = count(column.figures.output_tokens), column.figures.unknown_tokens
-    note = f"without {count(unknown)} answers whose tokens are not known"
-    return text(known, h("div", note, class_="small")) if unknown else known
+    return text(count(column.figures.output_tokens), _unknown_note(column.figures))
 
 
-def cost(figures: StageFigures, price: Price) -> float | None:
-    """What the provider charges for the stage; None where its tokens are not known."""
-    if figures.input_tokens is None or figures.output_tokens is None:
-        return None
-    return (figures.input_tokens * price.input_per_million + figures.output_tokens * price.output_per_million) / 1e6
+def _unknown_note(figures: StageFigures) -> Html | None:
+    """The number of answers whose tokens nobody counted: sums leave them out."""
+    unknown = figures.unknown_tokens
+    return h("div", f"without {count(unknown)} answers whose tokens are not known", class_="small") if unknown else None
 
 
-def _cost(column: Column) -> str:
-    if column.target is None or column.target.price is None:
-        return "not priced"
-    value = cost(column.figures, column.target.price)
-    if value is None:
+def _cached(column: Column) -> Html | str:
+    own = column.figures
+    if own.cached_tokens is None:
         return NOT_KNOWN
-    return (
-        f"{value:,.2f} {column.target.price.currency}" if value >= 1 else quantity(value, column.target.price.currency)
-    )
+    share = percent(own.cached_tokens / own.input_tokens) if own.input_tokens else NOT_KNOWN
+    return text(count(own.cached_tokens), h("div", f"{share} of the input", class_="small"))
+
+
+def _cost(column: Column) -> Html | str:
+    if column.target is not None and column.target.price is None:
+        return "not priced"
+    own = column.figures.cost
+    if own is None:
+        return NOT_KNOWN
+    parts = f"input {_money(own.input, own.currency)}, output {_money(own.output, own.currency)}"
+    return text(_money(own.total, own.currency), h("div", parts, class_="small"), _unknown_note(column.figures))
 
 
 def _unit_cost(column: Column) -> str:
-    if column.target is None or column.target.price is None or not column.figures.ok:
+    own = column.figures.cost
+    if own is None or own.per_1000_successes is None:
         return NOT_KNOWN
-    value = cost(column.figures, column.target.price)
-    return NOT_KNOWN if value is None else f"{sig3(1000 * value / column.figures.ok)} {column.target.price.currency}"
+    return f"{sig3(own.per_1000_successes)} {own.currency}"
+
+
+def _money(amount: float, currency: str) -> str:
+    return f"{amount:,.2f} {currency}" if amount >= 1 else quantity(amount, currency)
+
+
+def _after_retries(columns: list[Column]) -> Iterator[Row]:
+    """Where something was sent again: how it ended, beside the figures above, which are of first attempts."""
+
+    def of(shown: Callable[[AfterRetries], str]) -> Callable[[Column], str]:
+        return lambda c: shown(c.figures.after_retries) if c.figures.after_retries else "none"
+
+    yield _plain("After retries", "further attempts", columns, of(lambda a: count(a.retried)))
+    yield _plain("", "succeeded in the end", columns, of(lambda a: percent(a.success_rate)))
+    yield _plain("", "from due to the end, p50", columns, of(lambda a: quantity(a.due_e2e_ms.p50, "ms")))
+    yield _plain("", "from due to the end, p99", columns, of(lambda a: quantity(a.due_e2e_ms.p99, "ms")))
