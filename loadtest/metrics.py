@@ -74,6 +74,44 @@ _TOKEN_INSTANTS = (
     f"streamed_tokens IS NOT NULL OR {OK}, [done_ns], [])"
 )
 
+SENT_NS = "toUnixTimestamp64Nano(ts)"
+EDGES = (
+    0.0,
+    *(round(digits * 10.0**power, 2) for power in range(-1, 5) for digits in (1, 1.5, 2.2, 3.3, 4.7, 6.8)),
+    100_000.0,
+)
+"""Where the sizes of a heatmap begin: six to a decade (IEC 60063's E6), from a tenth to a hundred thousand."""
+
+
+class Window(NamedTuple):
+    """A time range, in SQL: from `from_ns` on, before `to_ns`."""
+
+    from_ns: str
+    to_ns: str
+
+    @property
+    def of_requests(self) -> str:
+        """Sent in it."""
+        return f"ts >= fromUnixTimestamp64Nano({self.from_ns}) AND ts < fromUnixTimestamp64Nano({self.to_ns})"
+
+    @property
+    def ended(self) -> str:
+        """Requests that ended in it."""
+        under_way = f"ts < fromUnixTimestamp64Nano({self.to_ns})"
+        return f"{under_way} AND done_ns >= {self.from_ns} AND done_ns < {self.to_ns}"
+
+    @property
+    def of_amounts(self) -> str:
+        """The amounts of a rate: of requests under way in it, those that happened in it."""
+        under_way = f"ts < fromUnixTimestamp64Nano({self.to_ns}) AND done_ns >= {self.from_ns}"
+        return f"{under_way} AND at_ns >= {self.from_ns} AND at_ns < {self.to_ns}"
+
+
+def bucket(instant: str, step_ns: int | str, origin_ns: str = "0") -> str:
+    """`t_ns`: where the bucket begins that an instant falls in."""
+    return f"{instant} - positiveModulo({instant} - ({origin_ns}), {step_ns}) AS t_ns"
+
+
 GOODPUT_LIMITS = ("ttft_ms", "ttfo_ms", "tpot_ms", "e2e_ms", "due_ttft_ms", "due_e2e_ms", "output_speed")
 """The metrics that a plan's `goodput:` may limit: those with one value a request that an endpoint answers for."""
 
@@ -327,33 +365,55 @@ def figures(
 def series(
     name: str,
     where: str,
-    step_ns: int,
+    step_ns: int | str,
     *,
     by: Sequence[str] = BY,
     stats: Sequence[str] = STATS,
     failures: bool = False,
     origin_ns: str = "0",
+    window: Window | None = None,
 ) -> str:
     """The figures of one metric over time: `figures`' columns and `t_ns`, the start of each bucket, ascending.
 
     A request counts in the bucket it was sent in, so that a percentile says what requests of that moment met with; a
     rate's amounts count when they happened, over the whole bucket and not clipped to a stage's window: a `where` that
-    cuts by the time of sending leaves out what requests sent before did in it. Buckets begin at multiples of `step_ns`
-    from `origin_ns` (SQL). A bucket in which nothing happened has no row.
+    cuts by the time of sending leaves out what requests sent before did in it. So a time range is given as `window`,
+    which cuts each by its own instants. Buckets begin at multiples of `step_ns` from `origin_ns` (both numbers or SQL).
+    A bucket in which nothing happened has no row.
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
-    instant = "at_ns" if metric.kind == "rate" else "toUnixTimestamp64Nano(ts)"
-    t_ns = f"{instant} - positiveModulo({instant} - ({origin_ns}), {step_ns}) AS t_ns"
+    instant = "at_ns" if metric.kind == "rate" else SENT_NS
+    t_ns = bucket(instant, step_ns, origin_ns)
+    if window:
+        where = f"{where} AND {window.of_amounts if metric.kind == 'rate' else window.of_requests}"
     if metric.kind != "rate":
         keys = (t_ns, *by)
         columns = _aggregates(metric, [parse_stat(stat) for stat in stats], _Rows(where, keys), failures)
         return _select(columns, _source([metric]), where, keys)
     columns = _Columns(
-        {name: f"{name}_total / {step_ns / 1e9!r}", f"{name}_total": "if(isNaN(sum(amount)), NULL, sum(amount))"}
+        {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": "if(isNaN(sum(amount)), NULL, sum(amount))"}
     )
     source = f"{_source([metric])} ARRAY JOIN {metric.sql} AS amount, {metric.at} AS at_ns"
     return _select(columns, source, where, (t_ns, *by))
+
+
+def heatmap(name: str, where: str, step_ns: int | str, *, by: Sequence[str] = BY, window: Window) -> str:
+    """How many values of a metric were in each bucket of time and size: `t_ns`, `by`, `low`, `high`, `count`.
+
+    Sizes are the intervals [low, high) between EDGES. A bucket that holds nothing has no row.
+    """
+    metric = METRICS[name]
+    _refuse_mixing([metric], by)
+    of = _values(metric, failures=False, group=_Rows(where, by))
+    edges = ", ".join(map(str, EDGES))
+    values = of.sql if metric.kind == "pooled" else f"[{of.sql}]"
+    low = f"roundDown(assumeNotNull(value), [{edges}]) AS low"
+    high = f"transform(low, [{edges}], [{edges.partition(', ')[2]}, inf])"
+    source = f"requests ARRAY JOIN {values} AS value"
+    condition = f"{where} AND {window.of_requests} AND {of.condition} AND value IS NOT NULL"
+    keys = (bucket(SENT_NS, step_ns), *by, low)
+    return _select(_Columns({"high": high, "count": "count()"}), source, condition, keys)
 
 
 def rows(names: Sequence[str], where: str) -> str:

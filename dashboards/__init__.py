@@ -1,0 +1,1 @@
+"""Panels as one table, shown by Grafana and by the local page."""
