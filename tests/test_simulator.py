@@ -28,7 +28,7 @@ from loadtest.simulator import profile as profiles
 from loadtest.simulator.engine import Engine, Faults, RateLimit, Sequence
 from loadtest.simulator.launch import secret
 from loadtest.simulator.prefix_cache import PrefixCache
-from loadtest.simulator.profile import StatusFault, StreamFault
+from loadtest.simulator.profile import Event, StatusFault, StreamFault
 from loadtest.simulator.script import FORMS, Script, beats
 from loadtest.simulator.server import listen
 from loadtest.simulator.truth import Record, Truth
@@ -955,7 +955,7 @@ def test_it_imports_nothing_heavy() -> None:
 def test_each_key_is_documented() -> None:
     page = (Path(__file__).parent.parent / "docs" / "simulator.md").read_text()
     documented = set(re.findall(r"^\| `(\w+)` \|[^|]*\|[^|]*\|$", page, re.MULTILINE))
-    assert documented == {*Script.__struct_fields__, *Profile.__struct_fields__}
+    assert documented == {*Script.__struct_fields__, *Profile.__struct_fields__, *Event.__struct_fields__}
     forms = {word for words in FORMS.values() for word in words}
     assert {
         word for word in (*get_args(StatusFault), *get_args(StreamFault), *forms) if f"`{word}`" not in page

@@ -17,6 +17,7 @@ Whoever drives it calls `begin(now)` to start a step and `end()` when the instan
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from loadtest.simulator.profile import Fault, Profile
@@ -42,15 +43,29 @@ class Sequence:
 S = TypeVar("S", bound=Sequence)
 
 
-class Engine(Generic[S]):
-    """`waiting`, `prefilling` and `decoding` are the state that an exporter would show."""
+def full_speed(_: float) -> float:
+    return 1.0
 
-    def __init__(self, profile: Profile) -> None:
+
+class Engine(Generic[S]):
+    """`waiting`, `prefilling` and `decoding` are the state that an exporter shows, and the counts beside them.
+
+    `speed` of an instant is the GPU's clock as a share of its full one: a step that begins then takes so much longer.
+    """
+
+    def __init__(self, profile: Profile, replica: int = 0, speed: Callable[[float], float] = full_speed) -> None:
         self.waiting: deque[S] = deque()
         self.prefilling: deque[S] = deque()
         self.decoding: list[S] = []
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+        self.finished = 0
+        self.sequence_s = 0.0  # sequences in a step, times how long it took, over all steps
         self._profile = profile
-        self._random = random.Random(f"{profile.seed} steps")
+        self._speed = speed
+        self._random = random.Random(f"{profile.seed} steps {replica or ''}".rstrip())
+        self._busy_s = 0.0
+        self._begun_s = 0.0
         self._emitting: list[S] = []
         self._stepping = False
         self._last_end_s = -math.inf
@@ -64,6 +79,16 @@ class Engine(Generic[S]):
     def running(self) -> int:
         """Sequences that hold a place in the batch."""
         return len(self.prefilling) + len(self._emitting if self._stepping else self.decoding)
+
+    @property
+    def kv_cache_utilization(self) -> float:
+        """Share of the cache that the tokens of the batch take."""
+        batch = [*self.prefilling, *(self._emitting if self._stepping else self.decoding)]
+        return min(sum(s.prefilled + s.produced for s in batch) / self._profile.kv_cache_tokens, 1.0)
+
+    def busy_s(self, now_s: float) -> float:
+        """How long it has worked until now, since its start."""
+        return self._busy_s + (max(min(now_s, self._last_end_s) - self._begun_s, 0.0) if self._stepping else 0.0)
 
     def submit(self, sequence: S) -> bool:
         """Queue a sequence; False: batch and queue are full and the engine will not have it."""
@@ -89,19 +114,24 @@ class Engine(Generic[S]):
         profile = self._profile
         step_s = (profile.decode_base_ms + profile.decode_per_sequence_ms * decoding) / 1000
         step_s += prompt_tokens / profile.prefill_tokens_per_s
-        step_s *= self._jitter()
+        step_s *= self._jitter() / self._speed(now_s)
         if now_s - self._last_end_s > profile.cold_after_s:
             step_s += profile.cold_start_s
         self._stepping = True
+        self._begun_s = now_s
         self._last_end_s = now_s + step_s
+        self.sequence_s += (len(self.prefilling) + len(self._emitting)) * step_s
         return self._last_end_s
 
     def end(self) -> list[S]:
         """End the step: the sequences that got a token by it, oldest first. Finished ones have left the batch."""
         self._stepping = False
+        self._busy_s += self._last_end_s - self._begun_s
         emitted = [sequence for sequence in self._emitting if not sequence.cancelled]
         for sequence in emitted:
             sequence.produced += 1
+        self.generated_tokens += len(emitted)
+        self.finished += sum(sequence.finished for sequence in emitted)
         self.decoding = [sequence for sequence in emitted if not sequence.finished]
         self._emitting = []
         return emitted
@@ -131,6 +161,7 @@ class Engine(Generic[S]):
             if sequence.prefilled < sequence.prompt_tokens:
                 break
             self._emitting.append(self.prefilling.popleft())
+        self.prompt_tokens += budget - left
         return budget - left
 
     def _jitter(self) -> float:

@@ -1,10 +1,11 @@
 """Answers as the batching model gives them: one timer drives all of them."""
 
 import asyncio
+from collections.abc import Callable
 
 from loadtest.simulator import faults
 from loadtest.simulator.connection import Reply
-from loadtest.simulator.engine import Engine, Sequence
+from loadtest.simulator.engine import Engine, Sequence, full_speed
 from loadtest.simulator.openai_api import Answer, Call, Event
 from loadtest.simulator.profile import STATUS_FAULTS, Fault, Profile
 from loadtest.simulator.script import FORMS, STATUS_OF, WORDS, Beat, words
@@ -70,8 +71,8 @@ class Generation(Sequence):
 class Pump:
     """Runs the engine on the event loop's time."""
 
-    def __init__(self, profile: Profile) -> None:
-        self.engine: Engine[Generation] = Engine(profile)
+    def __init__(self, profile: Profile, replica: int = 0, speed: Callable[[float], float] = full_speed) -> None:
+        self.engine: Engine[Generation] = Engine(profile, replica, speed)
 
     def submit(self, generation: Generation) -> bool:
         loop = asyncio.get_running_loop()

@@ -21,6 +21,30 @@ Fault = StatusFault | StreamFault
 STATUS_FAULTS: tuple[str, ...] = get_args(StatusFault)
 
 
+class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Something that befalls the provider for a while. Its time counts from the first request that it generates for."""
+
+    at_s: float
+    for_s: float
+    replica: int | None = None  # None: each
+    clock: float | None = None  # the GPU is too hot, and held to this share of its clock
+    fault: Fault | None = None  # every request fails so
+
+    def __post_init__(self) -> None:
+        _require(self.at_s >= 0, "events.at_s", self.at_s, "it must not be negative")
+        _require(self.for_s > 0, "events.for_s", self.for_s, "it must be above 0")
+        _require(
+            self.clock is None or 0 < self.clock <= 1, "events.clock", self.clock, "it must be above 0 and at most 1"
+        )
+        _require(
+            (self.clock is None) != (self.fault is None), "events.fault", self.fault,
+            "an event has either a clock, which slows the GPU down, or a fault, by which requests fail",
+        )  # fmt: skip
+
+    def holds(self, elapsed_s: float) -> bool:
+        return self.at_s <= elapsed_s < self.at_s + self.for_s
+
+
 class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One provider. `jitter` is the coefficient of variation of a step's duration."""
 
@@ -39,7 +63,12 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     jitter: float = 0.0
     cold_start_s: float = 0.0  # added to the first step after `cold_after_s` without work, and to the very first
     cold_after_s: float = 300.0
+    replicas: int = 1  # engines, each with a GPU of its own: a request goes to the least loaded
+    # what its exporters show, see gpu.py
+    kv_cache_tokens: int = 65_536
+    gpu_sample_s: float = 1.0  # how often the GPU's figures are taken, however often they are asked for
     # what goes wrong
+    events: tuple[Event, ...] = ()
     rate_limit_per_s: float | None = None
     rate_limit_burst: int = 1
     error_rate: float = 0.0
@@ -48,7 +77,16 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("prefill_tokens_per_s", "decode_base_ms", "stall_s", "rate_limit_burst", "default_output_tokens"):
+        for name in (
+            "prefill_tokens_per_s",
+            "decode_base_ms",
+            "stall_s",
+            "rate_limit_burst",
+            "default_output_tokens",
+            "kv_cache_tokens",
+            "gpu_sample_s",
+            "replicas",
+        ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "it must be above 0")
         for name in ("decode_per_sequence_ms", "max_waiting", "prefix_cache_tokens", "cold_start_s", "cold_after_s"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "it must not be negative")
@@ -59,6 +97,12 @@ class Profile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )  # fmt: skip
         _require(0 <= self.jitter <= 1, "jitter", self.jitter, "it must be between 0 and 1")
         _require(0 <= self.error_rate <= 1, "error_rate", self.error_rate, "it must be between 0 and 1")
+        for event in self.events:
+            replica = event.replica
+            _require(
+                replica is None or 0 <= replica < self.replicas, "events.replica", replica,
+                f"it must be one of the {self.replicas} replicas, from 0",
+            )  # fmt: skip
         limit = self.rate_limit_per_s
         _require(limit is None or limit > 0, "rate_limit_per_s", limit, "it must be above 0; leave it out for no limit")
         _require(min(self.faults.values(), default=0) >= 0, "faults", self.faults, "weights must not be negative")

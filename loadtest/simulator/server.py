@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import BinaryIO
 
 import uvicorn
@@ -23,8 +24,11 @@ from starlette.types import Receive, Scope, Send
 
 from loadtest.simulator import faults
 from loadtest.simulator.connection import Connection, Reply
+from loadtest.simulator.course import Course
 from loadtest.simulator.engine import Faults, RateLimit
+from loadtest.simulator.exporters import EXPOSITION, dcgm, vllm
 from loadtest.simulator.generate import Pump, generate
+from loadtest.simulator.gpu import Gpu
 from loadtest.simulator.openai_api import Answer, ApiError, Call, error_body, parse_chat, parse_completion
 from loadtest.simulator.play import play
 from loadtest.simulator.prefix_cache import PrefixCache
@@ -45,7 +49,9 @@ class Provider:
 
     def __init__(self, profile: Profile, key: str | None, truth_capacity: int) -> None:
         self.profile = profile
-        self.pump = Pump(profile)
+        self.course = Course(profile)
+        self.pumps = [Pump(profile, r, partial(self.course.speed, r)) for r in range(profile.replicas)]
+        self.gpus = [Gpu(profile, pump.engine, r, self.course) for r, pump in enumerate(self.pumps)]
         self.truth = Truth(truth_capacity)
         self.rate_limit = RateLimit(profile.rate_limit_per_s, profile.rate_limit_burst)
         self.faults = Faults(profile)
@@ -56,6 +62,9 @@ class Provider:
 
     def number(self) -> int:
         return next(self._numbers)
+
+    def least_loaded(self) -> Pump:
+        return min(self.pumps, key=lambda pump: pump.engine.running + len(pump.engine.waiting))
 
     def check_key(self, request: Request) -> None:
         """Raises ApiError 401, which never repeats what was sent."""
@@ -90,8 +99,15 @@ class Provider:
         return _json({"object": "list", "data": models})
 
     async def health(self, _: Request) -> Response:
-        engine = self.pump.engine
-        return _json({"status": "ok", "running": engine.running, "waiting": len(engine.waiting)})
+        engines = [pump.engine for pump in self.pumps]
+        running, waiting = sum(e.running for e in engines), sum(len(e.waiting) for e in engines)
+        return _json({"status": "ok", "running": running, "waiting": waiting})
+
+    async def engine_metrics(self, _: Request) -> Response:
+        return Response(vllm(self.profile, self.pumps), media_type=EXPOSITION)
+
+    async def gpu_metrics(self, _: Request) -> Response:
+        return Response(dcgm(self.gpus, asyncio.get_running_loop().time()), media_type=EXPOSITION)
 
     async def all_truth(self, _: Request) -> Response:
         return _json(self.truth.all())
@@ -149,10 +165,14 @@ class Inference:
             await play(call.script, call, Answer(call, number, int(time.time())), reply)
             return
         provider.check_rate()
+        now_s = asyncio.get_running_loop().time()
+        provider.course.begin(now_s)
         faulty = provider.faults.draw(call.max_tokens or provider.profile.default_output_tokens)
+        if (outage := provider.course.fault(now_s)) is not None:
+            faulty = (outage, 1)
         cached_tokens = provider.prefix_cache.take(call.prompt) if provider.prefix_cache.enabled else None
         answer = Answer(call, number, int(time.time()), cached_tokens)
-        await generate(provider.pump, provider.profile, call, answer, reply, faulty, cached_tokens or 0)
+        await generate(provider.least_loaded(), provider.profile, call, answer, reply, faulty, cached_tokens or 0)
 
 
 def _trace_id(traceparent: str) -> str:
@@ -161,13 +181,16 @@ def _trace_id(traceparent: str) -> str:
 
 
 def app(provider: Provider) -> Starlette:
-    """The routes. GET /truth and /truth/{id} say what the server really did; /health how busy it is."""
+    """The routes. GET /truth and /truth/{id} say what the server really did; /health how busy it is. /metrics and
+    /gpu/metrics are what an engine's and a GPU's exporter show."""
     return Starlette(
         routes=[
             Route("/v1/chat/completions", Inference(provider, parse_chat), methods=["POST"]),
             Route("/v1/completions", Inference(provider, parse_completion), methods=["POST"]),
             Route("/v1/models", provider.models),
             Route("/health", provider.health),
+            Route("/metrics", provider.engine_metrics),
+            Route("/gpu/metrics", provider.gpu_metrics),
             Route("/truth", provider.all_truth),
             Route("/truth/{id:path}", provider.truth_of),
         ],
