@@ -32,8 +32,6 @@ REQUEST_ID_HEADERS = (
 DETAIL_CHARACTERS = 300
 BODY_CHARACTERS_IN_DETAIL = 4000
 
-Kind = Literal["load", "capacity", "probe"]
-
 
 class Fire:
     """Fires the shots of one worker: `fire(stage, seq, target, due_ns, prompt)`, in a greenlet of the thread that
@@ -60,7 +58,6 @@ class Fire:
         prompt: Prompt,
         *,
         attempt: int = 0,
-        kind: Kind = "load",
     ) -> Result:
         started_ns = time_ns()
         spec = self._plan.stages[stage]
@@ -72,7 +69,7 @@ class Fire:
             target=name,
             worker=self._worker,
             trace_id=trace_id(self._run, spec.name, seq, name, attempt),
-            kind=kind,
+            kind=self._plan.kind,
             warmup=spec.warmup,
             attempt=attempt,
             max_tokens=prompt.max_tokens,

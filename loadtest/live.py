@@ -529,12 +529,14 @@ def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     started = datetime.fromtimestamp(row["started_ns"] / 1e9, UTC)
     seconds = (row["ended_ns"] - row["started_ns"]) / 1e9
     figures = (f"{seconds:,.0f}", count(row["requests"]), count(row["failed"]))
-    return (row["run"], row["plan_name"], f"{started:%Y-%m-%d %H:%M:%S}", *figures, _how_it_ended(row["account"]))
+    return (row["run"], row["plan_name"], f"{started:%Y-%m-%d %H:%M:%S}", *figures, _how_it_ended(row))
 
 
-def _how_it_ended(account: str) -> str:
+def _how_it_ended(row: Mapping[str, Any]) -> str:
     """What the driver alone knows, without a query: not the verdict, which is read from the run's figures."""
-    booked = msgspec.json.decode(account or "{}", type=Account)
+    if not row["account"]:
+        return "goes on" if row["going_on"] else row["failure"].partition("\n")[0] or "its driver was lost"
+    booked = msgspec.json.decode(row["account"], type=Account)
     lost_workers = booked.generator.workers_lost + booked.generator.workers_restarted
     parts = [
         "interrupted" if booked.interrupted else "",

@@ -20,6 +20,7 @@ from loadtest.account import account
 from loadtest.errors import ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
+from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
 from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_nonce
@@ -30,9 +31,22 @@ from loadtest.validity import Account
 
 INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
 RUNS = """
-    SELECT run, started_ns, ended_ns, plan_name, account, requests, failed FROM runs
-    LEFT JOIN (SELECT run, count() AS requests, countIf(error != '') AS failed FROM requests GROUP BY run) r USING run
+    SELECT run, started_ns, greatest(ended_ns, last_ns) AS ended_ns, plan_name, account, requests, failed, failure, going_on
+    FROM (
+        SELECT run, started_ns, ended_ns, plan_name, account, '' AS failure, false AS going_on FROM runs
+        UNION ALL
+        SELECT toString(run), toUnixTimestamp64Nano(min(ts)), toUnixTimestamp64Nano(max(ts)),
+            JSONExtractString(argMin(data, ts), 'plan_name'), '', anyIf(text, event = 'run_failed'), run IN (
+                SELECT Attributes['loadtest.run'] FROM otel_metrics_gauge
+                WHERE MetricName = 'loadtest.worker.rss_bytes' AND TimeUnix > now64() - INTERVAL 15 SECOND)
+        FROM events WHERE run NOT IN (SELECT run FROM runs) GROUP BY run
+    ) AS known
+    LEFT JOIN (
+        SELECT toString(run) AS run, count() AS requests, countIf(error != '') AS failed, max(done_ns) AS last_ns
+        FROM requests GROUP BY run
+    ) AS r USING run
     ORDER BY started_ns"""
+"""A run that goes on, or whose driver was killed, is known from its events alone."""
 MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
 
 
@@ -49,12 +63,17 @@ def run(
     with Interrupts().caught() as interrupts, open_store(plan.store if store is None else store) as database:
         database.migrate()
         _begin_directory(directory, plan)
-        snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, live.view(quiet))
-        try:
-            figures = _report(database, snapshot, directory)
-        except StoreError as e:
-            frames = directory / "*.frames"
-            raise ResultsNotStored(f"the run is over, but its store failed: {e}; its results are in {frames}") from e
+        with Recorder(database.address, plan, run_id) as recorder:
+            view = live.view(quiet)
+            snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
+            try:
+                figures = _report(database, snapshot, directory)
+            except StoreError as e:
+                frames = directory / "*.frames"
+                raise ResultsNotStored(
+                    f"the run is over, but its store failed: {e}; its results are in {frames}"
+                ) from e
+            recorder.say_verdicts(figures)
     live.final(figures, directory, store or plan.store)
     return exit_status(figures, snapshot.interrupted)
 
@@ -89,16 +108,22 @@ def _drive(
     directory: Path,
     interrupts: Interrupts,
     view: live.View,
+    recorder: Recorder,
 ) -> Snapshot:
     shards = plan.fleet.workers
     plan = rounds.expanded(plan)
     located = tokens.located(plan)
     setups = [Setup(run_id, located, keys, shard, shards) for shard in range(shards)]
+
+    def show(snapshot: Snapshot) -> None:
+        recorder.note(snapshot)
+        view.show(snapshot)
+
     with view:
         view.say("starting the workers")
         fleet = make_fleet(setups, store.address, directory)
         try:
-            snapshot = Driver(plan, run_id, fleet, view.show, interrupts).go()
+            snapshot = Driver(plan, run_id, fleet, show, interrupts).go()
             fleet.fetch_frames()
         finally:
             fleet.close()

@@ -77,6 +77,8 @@ ClientError = Literal["http_4xx", "redirect"]
 GeneratorError = Literal["generator", "cancelled"]
 ErrorWord = EndpointError | NetworkError | ClientError | GeneratorError
 Retryable = Literal[EndpointError, NetworkError]
+Kind = Literal["load", "capacity", "probe"]
+"""Of a run and its rows: of what is expected of the endpoint, in search of its limit, or a look at whether it is there."""
 
 
 class Retries(PlanStruct, frozen=True, kw_only=True):
@@ -169,6 +171,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
     goodput: dict[str, float] = {}  # metric -> limit, for one request
     validity: dict[str, float] = {}  # rule of validity.RULES -> limit in place of its default
     fleet: Fleet = Fleet()
+    kind: Kind = "load"
     store: Text | None = None
     trace: Literal["off", "unsampled", "sampled"] = "unsampled"
 
@@ -223,7 +226,7 @@ class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
     target: str
     worker: int
     trace_id: str  # 32 hex digits
-    kind: Literal["load", "capacity", "probe"] = "load"
+    kind: Kind = "load"
     warmup: bool = False
     attempt: int = 0
     max_tokens: int | None = None

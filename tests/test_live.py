@@ -381,17 +381,22 @@ def test_runs_are_listed_in_full_with_how_they_ended() -> None:
             "ended_ns": START_NS + 61 * SECOND_NS,
             "requests": 1200,
             "failed": 3,
-            "account": msgspec.json.encode(account).decode(),
+            "account": msgspec.json.encode(account).decode() if account else "",
+            "failure": "no Ray\nanywhere" if k == 4 else "",
+            "going_on": k == 2,
         }
-        for k, account in enumerate(accounts)
+        for k, account in enumerate((*accounts, None, None, None))
     ]
     live.runs(rows, "somewhere", console)
     seen = text_of(console).splitlines()
-    assert [line.split()[0] for line in seen] == ["run", "r0", "r1"]
+    assert [line.split()[0] for line in seen] == ["run", "r0", "r1", "r2", "r3", "r4"]
     assert (
         "  ".join(seen[1].split()) == "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,200  3  in  order"
     )
     assert seen[2].endswith("interrupted, 2 workers lost, 1 request unknown")
+    assert [seen[3].endswith("goes on"), seen[4].endswith("its driver was lost"), seen[5].endswith("  no Ray")] == [
+        True
+    ] * 3
     assert [line for line in seen if line != line.rstrip()] == []
 
 

@@ -1,0 +1,228 @@
+"""What a run looks like while it goes on, for those who watch its store: counts once a second, and what happens.
+
+The driver hands over each snapshot; a thread of its own writes, so that a slow store holds nothing up. Requests become
+rows when they end: that some are in flight, and for how long already, is known from the workers' reports alone. Counts
+are added up over workers, which keeps a thousand of them to a few rows a second; what is a worker's own stays apart.
+
+Nothing a figure rests on goes this way: what the store does not take here is not tried again.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from loadtest import plan as plans
+from loadtest import rounds, spans, telemetry
+from loadtest.errors import UserError
+from loadtest.run import Snapshot, StageTimes
+from loadtest.store import Address, Store, StoreError
+from loadtest.telemetry import Point
+from loadtest.types import Plan
+
+EVERY_S = 1.0
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One row of the table `events`."""
+
+    ts_ns: int
+    event: str
+    text: str
+    stage: str = ""
+    target: str = ""
+    worker: int | None = None
+    data: Mapping[str, Any] = {}
+
+
+class Recorder:
+    """Within `with`: `note` each snapshot, `say` what else happens. Neither waits for the store."""
+
+    def __init__(self, address: Address, plan: Plan, run: str) -> None:
+        self._address = address
+        self._plan = plan
+        self._run = run
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._points: list[Point] = []
+        self._pointed_ns = 0
+        self._seen = _Seen()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._write_for_ever, name="recorder", daemon=True)
+        self._batch = 0
+
+    def __enter__(self) -> "Recorder":
+        started = Event(
+            ts_ns=time.time_ns(),
+            event="run_started",
+            text=f"run of the plan {self._plan.name} started",
+            data={"plan_name": self._plan.name, "nonce": self._plan.nonce, "plan": plans.dump(self._plan)},
+        )
+        self.say(started)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            why = str(error) if isinstance(error, UserError) else f"internal error: {type(error).__name__}"
+            self.say(Event(ts_ns=time.time_ns(), event="run_failed", text=why))
+        self._over.set()
+        self._thread.join()
+
+    def say(self, event: Event) -> None:
+        with self._lock:
+            self._events.append(event)
+
+    def say_verdicts(self, figures: Mapping[str, Any]) -> None:
+        """How it ended; `figures` in the form of summary.json."""
+        now_ns = time.time_ns()
+        for slo in figures["slos"]:
+            figure = " ".join(filter(None, (slo["stat"], slo["metric"])))
+            text = f"{figure} of {slo['target']} in stage {slo['stage']}: {slo['outcome']}"
+            self.say(
+                Event(ts_ns=now_ns, event="verdict", text=text, stage=slo["stage"], target=slo["target"], data=slo)
+            )
+        reasons = figures["validity"]["reasons"]
+        self.say(
+            Event(
+                ts_ns=now_ns,
+                event="run_ended",
+                text="INVALID: " + "; ".join(reasons) if reasons else "VALID",
+                data={"outcome": figures["outcome"], "integrity": figures["integrity"]},
+            )
+        )
+
+    def note(self, snapshot: Snapshot) -> None:
+        due = snapshot.phase == "done" or snapshot.now_ns - self._pointed_ns >= EVERY_S * 1e9
+        points = list(_points(snapshot)) if due else []
+        with self._lock:
+            self._events += self._seen.news(snapshot)
+            if due:
+                self._points = points
+                self._pointed_ns = snapshot.now_ns
+
+    def _write_for_ever(self) -> None:
+        store: Store | None = None
+        while True:
+            last_round = self._over.wait(EVERY_S)
+            try:
+                store = store or Store.connect(self._address)
+                self._write(store)
+            except StoreError:
+                pass  # whoever stores the requests says it
+            if last_round:
+                break
+        if store:
+            store.close()
+
+    def _write(self, store: Store) -> None:
+        with self._lock:
+            events, self._events = self._events, []
+            points, self._points = self._points, []
+        self._batch += 1
+        token = f"{self._run}-recorder-{self._batch}"
+        if events:
+            store.insert("events", self._columns(events), token)
+        telemetry.insert(store, points, spans.RESOURCE, token)
+
+    def _columns(self, events: list[Event]) -> dict[str, list[Any]]:
+        return {
+            "ts": [e.ts_ns for e in events],
+            "run": [self._run] * len(events),
+            "event": [e.event for e in events],
+            "kind": [self._plan.kind] * len(events),
+            "stage": [e.stage for e in events],
+            "target": [e.target for e in events],
+            "worker": [e.worker for e in events],
+            "text": [e.text for e in events],
+            "data": [msgspec.json.encode(e.data).decode() for e in events],
+        }
+
+
+class _Seen:
+    """What has been told of a run already: the next snapshot's news are the rest."""
+
+    def __init__(self) -> None:
+        self._started = 0
+        self._ended: set[int] = set()
+        self._restarts: dict[int, int] = {}
+        self._lost: set[int] = set()
+        self._interrupted = False
+
+    def news(self, snapshot: Snapshot) -> Iterator[Event]:
+        yield from self._of_stages(snapshot)
+        yield from self._of_workers(snapshot)
+        if snapshot.interrupted and not self._interrupted:
+            self._interrupted = True
+            yield Event(ts_ns=snapshot.now_ns, event="interrupted", text="the run was interrupted")
+
+    def _of_stages(self, snapshot: Snapshot) -> Iterator[Event]:
+        for number, times in enumerate(snapshot.times):
+            if number >= self._started:
+                yield _of_stage(snapshot, times, "stage_started", times.start_ns, "began")
+            if times.drained_ns and number not in self._ended:
+                self._ended.add(number)
+                yield _of_stage(snapshot, times, "stage_ended", times.end_ns, "sent its last request")
+        self._started = len(snapshot.times)
+
+    def _of_workers(self, snapshot: Snapshot) -> Iterator[Event]:
+        for host in snapshot.hosts:
+            if host.restarts > self._restarts.get(host.worker, 0):
+                self._restarts[host.worker] = host.restarts
+                why = host.problems[-1] if host.problems else f"worker {host.worker} was restarted"
+                yield Event(ts_ns=snapshot.now_ns, event="worker_restarted", text=why, worker=host.worker)
+        failed = {host.worker for host in snapshot.hosts if host.state == "failed"}
+        for worker in sorted(failed.union(snapshot.lost_hosts) - self._lost):
+            self._lost.add(worker)
+            yield Event(ts_ns=snapshot.now_ns, event="worker_lost", text=f"worker {worker} was lost", worker=worker)
+
+
+def _of_stage(snapshot: Snapshot, times: StageTimes, event: str, ts_ns: int, words: str) -> Event:
+    stage = snapshot.plan.stages[times.stage]
+    round_ = rounds.round_of(snapshot.plan, times.stage)
+    which = f"round {round_ + 1} of stage {stage.name}" if stage.rounds > 1 else f"stage {stage.name}"
+    return Event(
+        ts_ns=ts_ns,
+        event=event,
+        text=f"{which} {words}",
+        stage=stage.name,
+        data={"round": round_, "warmup": stage.warmup},
+    )
+
+
+COUNTS = ("scheduled", "sent", "done", "failed")
+LAST_WORDS_NS = 3_000_000_000
+"""For so long after its drain a stage's counts, which change no more, are still written: at least once."""
+
+
+def _points(snapshot: Snapshot) -> Iterator[Point]:
+    """Of each stage and target that is not over, and of each worker."""
+    now_ns, run = snapshot.now_ns, {"loadtest.run": snapshot.run, "loadtest.kind": snapshot.plan.kind}
+    for times in snapshot.times:
+        if times.drained_ns and now_ns - times.drained_ns > LAST_WORDS_NS:
+            continue
+        stage = snapshot.plan.stages[times.stage]
+        of_stage = {"loadtest.stage": stage.name, "loadtest.round": str(rounds.round_of(snapshot.plan, times.stage))}
+        counts = [count for host in snapshot.hosts for count in host.stages if count.stage == times.stage]
+        for index, target in enumerate(snapshot.plan.targets):
+            mine = [count.targets[index] for count in counts]
+            about = {**run, **of_stage, "loadtest.target": target.name}
+            oldest_ns = min((count.oldest_ns for count in mine if count.oldest_ns), default=now_ns)
+            yield Point("loadtest.in_flight", "{request}", sum(c.in_flight for c in mine), now_ns, about)
+            yield Point("loadtest.oldest_age_s", "s", max(now_ns - oldest_ns, 0) / 1e9, now_ns, about)
+            totals = {name: sum(getattr(count, name) for count in mine) for name in COUNTS}
+            totals["missed"] = sum(count.missed_cap + count.missed_worker_lost for count in mine)
+            for name, value in totals.items():
+                yield Point(f"loadtest.{name}", "{request}", value, now_ns, about, times.start_ns)
+    for host in snapshot.hosts:
+        about = {**run, "loadtest.worker": str(host.worker)}
+        yield Point("loadtest.worker.cpu_s", "s", host.cpu_s, now_ns, about, snapshot.started_ns)
+        yield Point("loadtest.worker.stored", "{request}", host.stored, now_ns, about, snapshot.started_ns)
+        yield Point("loadtest.worker.read", "{request}", host.read, now_ns, about, snapshot.started_ns)
+        yield Point("loadtest.worker.rss_bytes", "By", host.peak_rss_bytes, now_ns, about)
