@@ -136,7 +136,7 @@ def validate(
     """Check a plan and say what it would send, without sending anything."""
     import json
 
-    from loadtest import forecast
+    from loadtest import calibrate, capacity, forecast
     from loadtest import plan as plans
 
     if schema:
@@ -144,11 +144,29 @@ def validate(
     if plan is not None:
         loaded = plans.load(plan)
         print(forecast.text(loaded))
-        for warning in forecast.warnings(loaded):
+        for warning in [*forecast.warnings(loaded), *capacity.warnings(loaded, calibrate.known())]:
             print(f"warning: {warning}", file=sys.stderr)
         plans.resolve_keys(loaded)
     elif not schema:
         raise typer.BadParameter("name a plan, or ask for --schema")
+
+
+class TextOrJson(StrEnum):
+    text = "text"
+    json = "json"
+
+
+@app.command()
+def calibrate(
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="[PLAN]", help="Say what share a plan would need.", show_default=False)
+    ] = None,
+    format: Annotated[TextOrJson, typer.Option(help="text: for people; json: for scripts.")] = TextOrJson.text,
+) -> None:
+    """Measure what one worker can do on this machine, and how exact its times are. Takes some fifteen seconds."""
+    from loadtest import calibrate
+
+    calibrate.calibrate(plan, format == TextOrJson.json)
 
 
 @app.command()

@@ -4,6 +4,7 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, live, rounds, tokens
+from loadtest import __version__, calibrate, capacity, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.errors import ResultsNotStored, RunFailed
@@ -23,7 +24,7 @@ from loadtest.frames import Setup
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
-from loadtest.run import Driver, Fleet, Interrupts, Snapshot, new_run_id, with_nonce
+from loadtest.run import Driver, Fleet, Interrupts, LocalFleet, Snapshot, new_run_id, with_nonce
 from loadtest.spans import RESOURCE, SCOPE
 from loadtest.store import Address, Store, StoreError, open_store
 from loadtest.types import Plan
@@ -58,6 +59,8 @@ def run(
     if workers:
         plan = plans.with_workers(plan, workers)
     keys = plans.resolve_keys(plan)
+    for warning in capacity.warnings(plan, calibrate.known(), calibrate.cores() if make_fleet is LocalFleet else None):
+        print(f"warning: {warning}", file=sys.stderr)
     run_id = new_run_id()
     directory = (out or Path("runs") / run_id).resolve()
     with Interrupts().caught() as interrupts, open_store(plan.store if store is None else store) as database:
