@@ -7,6 +7,7 @@ figure here is the report's figure.
 from dashboards import queries as q
 from dashboards.types import Dashboard, Link, Panel, Threshold, Variable
 
+THE_TRACE = Link("This request", "request", {"trace": "trace"})
 BEHIND = Link("The requests behind it", "request", {"target": "target", "stage": "stage"}, around_s=60)
 
 RUN = Variable("run", "Run", "SELECT run AS value FROM runs ORDER BY started_ns DESC LIMIT 200")
@@ -22,6 +23,10 @@ REGION = Variable(
 STAGE = Variable(
     "stage", "Stage", f"SELECT DISTINCT stage AS value FROM requests WHERE {q.selected('run')} ORDER BY value"
 )
+OBJECTIVE = Variable("objective", "Objective", several=False, default="0.999")
+METRIC = Variable("metric", "Slowest by", options=q.ORDERS, several=False, default="ttft_ms")
+ERROR = Variable("error", "Error", several=False)
+TRACE = Variable("trace", "Trace", several=False)
 KIND = Variable("kind", "Kind", options=("load", "capacity", "probe"))
 
 DASHBOARDS = (
@@ -33,6 +38,22 @@ DASHBOARDS = (
         variables=(RUN, TARGET, MODEL, REGION, STAGE, KIND),
         range_s=900,
         refresh_s=5,
+    ),
+    Dashboard(
+        name="providers",
+        title="Providers",
+        doc="Endpoints side by side over days: whether they were there, how quick they are at which hour, and for how "
+        "much money.",
+        variables=(RUN, TARGET, MODEL, REGION, STAGE, KIND, OBJECTIVE),
+        range_s=7 * 86_400,
+    ),
+    Dashboard(
+        name="request",
+        title="Request",
+        doc="From a figure to the requests behind it, to one of them: when each chunk came, what the server's own spans "
+        "say, and what its GPUs did meanwhile.",
+        variables=(RUN, TARGET, MODEL, REGION, STAGE, KIND, ERROR, METRIC, TRACE),
+        range_s=3600,
     ),
 )
 
@@ -225,5 +246,141 @@ PANELS = (
         unit="share",
         thresholds=(Threshold(0, "ok"), Threshold(0.7, "warn"), Threshold(0.9, "bad")),
         width=6,
+    ),
+    Panel(
+        dashboard="providers",
+        name="uptime",
+        title="Uptime",
+        question="When was each endpoint there?",
+        view="state timeline",
+        metrics=("success_rate",),
+        sql=q.uptime(),
+        unit="state",
+        states=("down", "degraded", "up"),
+        thresholds=(Threshold(0, "bad"), Threshold(1, "warn"), Threshold(2, "ok")),
+        width=24,
+        height=7,
+        empty="No probes in this time range. Uptime is counted in probes (kind: probe); a load run never yields it.",
+    ),
+    Panel(
+        dashboard="providers",
+        name="budget",
+        title="Error budget",
+        question="How many of the failures that the objective allows are used up?",
+        view="table",
+        metrics=("success_rate",),
+        sql=q.error_budget(),
+        units={"uptime": "share", "budget_left": "share", "probes": "count", "failed": "count"},
+        empty="No probes in this time range.",
+    ),
+    Panel(
+        dashboard="providers",
+        name="price",
+        title="Price against speed",
+        question="Which endpoint gives the most speed for its price?",
+        view="scatter",
+        labels=("target", "stage", "currency"),
+        metrics=("output_speed",),
+        sql=q.price_against_speed(),
+        x_unit="tokens/s",
+        unit="money/Mtok",
+        empty="No target has a price: its `price:` in the plan.",
+    ),
+    Panel(
+        dashboard="providers",
+        name="figures",
+        title="Side by side",
+        question="How do the endpoints compare over the whole time range?",
+        view="table",
+        metrics=("ttft_ms", "itl_ms", "e2e_ms", "output_speed", "error_rate"),
+        sql=q.side_by_side(),
+        units={
+            **{f"{metric}_{stat}": "ms" for metric in ("ttft_ms", "itl_ms", "e2e_ms") for stat in q.PERCENTILES},
+            "output_speed_p50": "tokens/s",
+            "error_rate": "share",
+            "requests": "count",
+        },
+        width=24,
+        height=6,
+    ),
+    Panel(
+        dashboard="providers",
+        name="ttft-by-hour",
+        title="Time to first token by hour of day",
+        question="At which hours (UTC) does each endpoint take longer to begin?",
+        view="scatter",
+        labels=("target", "stage", "stat"),
+        lines=True,
+        metrics=("ttft_ms",),
+        sql=q.by_hour_of_day("ttft_ms"),
+        x_unit="hour",
+        unit="ms",
+    ),
+    Panel(
+        dashboard="providers",
+        name="e2e-by-hour",
+        title="End to end by hour of day",
+        question="At which hours (UTC) does a whole answer take longer?",
+        view="scatter",
+        labels=("target", "stage", "stat"),
+        lines=True,
+        metrics=("e2e_ms",),
+        sql=q.by_hour_of_day("e2e_ms"),
+        x_unit="hour",
+        unit="ms",
+    ),
+    Panel(
+        dashboard="request",
+        name="requests",
+        title="Requests",
+        question="Which requests are behind the figure? The slowest first; a trace's link opens it below.",
+        view="table",
+        metrics=("ttft_ms", "e2e_ms", "tpot_ms", "schedule_lag_ms", "connect_ms", "uncertainty_ms"),
+        sql=q.requests(),
+        units=dict.fromkeys((*q.ORDERS, "connect_ms", "uncertainty_ms"), "ms"),
+        links=(THE_TRACE,),
+        width=24,
+    ),
+    Panel(
+        dashboard="request",
+        name="chunks",
+        title="Chunks",
+        question="How did the answer arrive, and where did it stall?",
+        view="scatter",
+        labels=("chunk",),
+        sql=q.chunks(),
+        x_unit="ms",
+        unit="count",
+        empty="Choose a request above.",
+    ),
+    Panel(
+        dashboard="request",
+        name="phases",
+        title="Where its time went",
+        question="What took how long?",
+        view="bar",
+        labels=("phase",),
+        sql=q.phases(),
+        unit="ms",
+        empty="Choose a request above.",
+    ),
+    Panel(
+        dashboard="request",
+        name="spans",
+        title="Spans",
+        question="What do the endpoint's own spans say of this request?",
+        view="table",
+        sql=q.trace_spans(),
+        units={"after_ms": "ms", "dur_ms": "ms"},
+        empty="Choose a request above.",
+    ),
+    Panel(
+        dashboard="request",
+        name="attributes",
+        title="Attributes",
+        question="What else is known of it?",
+        view="table",
+        sql=q.trace_attributes(),
+        empty="Choose a request above.",
     ),
 )

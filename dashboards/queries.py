@@ -149,5 +149,134 @@ def worker_cpu() -> str:
     return _over_time(of, "worker, value AS cores")
 
 
-def _over_time(of: str, columns: str) -> str:
-    return f"SELECT fromUnixTimestamp64Nano(t_ns) AS time, {columns} FROM ({of}) ORDER BY time"
+def _over_time(of: str, columns: str, where: str = "true") -> str:
+    return f"SELECT fromUnixTimestamp64Nano(t_ns) AS time, {columns} FROM ({of}) WHERE {where} ORDER BY time"
+
+
+PROBES = f"kind = 'probe' AND {selected('run', 'stage', 'target', 'model', 'region')} AND NOT warmup"
+MEASURED = f"{REQUESTS} AND NOT warmup"
+
+
+def uptime() -> str:
+    """What the probes sent in each bucket of time met with: 0 all failed, 1 some did, 2 none did."""
+    of = metrics.series("success_rate", PROBES, STEP, window=WINDOW)
+    return _over_time(
+        of, "stage, target, multiIf(success_rate = 0, 0, success_rate < 1, 1, 2) AS state", "success_rate_n > 0"
+    )
+
+
+def error_budget() -> str:
+    """Uptime in probes, and how much of the failures that {objective} allows is left; below 0 it is overdrawn."""
+    of = metrics.figures(["success_rate"], f"{PROBES} AND {WINDOW.of_requests}")
+    budget = "1 - (1 - success_rate) / nullIf(1 - toFloat64OrNull({objective:String}), 0)"
+    return (
+        "SELECT target, stage, success_rate AS uptime, success_rate_n AS probes, "
+        f"success_rate_n - success_rate_hits AS failed, {budget} AS budget_left FROM ({of}) ORDER BY target, stage"
+    )
+
+
+def by_hour_of_day(metric: str, stats: Sequence[str] = PERCENTILES) -> str:
+    """Over all days of the time range, UTC."""
+    where = f"{MEASURED} AND {WINDOW.of_requests}"
+    of = metrics.figures([metric], where, by=("toHour(ts, 'UTC') AS hour", *BY), stats=stats)
+    pairs = ", ".join(f"('{stat}', {metric}_{stat})" for stat in stats)
+    return (
+        f"SELECT stage, target, pair.1 AS stat, toFloat64(hour) AS x, pair.2 AS y FROM ({of}) "
+        f"ARRAY JOIN [{pairs}] AS pair WHERE y IS NOT NULL ORDER BY target, stage, stat, x"
+    )
+
+
+def side_by_side() -> str:
+    """The targets' figures over the whole time range."""
+    names = ("ttft_ms", "itl_ms", "e2e_ms", "output_speed", "error_rate")
+    of = metrics.figures(names, f"{MEASURED} AND {WINDOW.of_requests}", stats=PERCENTILES)
+    shown = [f"{name}_{stat}" for name in names[:3] for stat in PERCENTILES]
+    return (
+        f"SELECT target, stage, error_rate_n AS requests, error_rate, {', '.join(shown)}, output_speed_p50 FROM ({of})"
+    )
+
+
+def price_against_speed() -> str:
+    """A point a target: its median output speed, and what a million output tokens cost by its newest price."""
+    of = metrics.figures(["output_speed"], f"{MEASURED} AND {WINDOW.of_requests}", stats=["p50"])
+    told = "JSONExtractKeysAndValues(SpanAttributes['loadtest.prices'], 'Tuple(Float64, Float64, String)')"
+    prices = (
+        "SELECT told.1 AS target, argMax(told.2, Timestamp) AS price FROM otel_traces "
+        f"ARRAY JOIN {told} AS told WHERE ServiceName = 'loadtest' AND SpanName = 'run' GROUP BY target"
+    )
+    return (
+        "SELECT stage, target, price.3 AS currency, output_speed_p50 AS x, price.2 AS y "
+        f"FROM ({of}) AS speeds JOIN ({prices}) AS prices USING (target) WHERE x IS NOT NULL ORDER BY x"
+    )
+
+
+ORDERS = ("ttft_ms", "e2e_ms", "tpot_ms", "schedule_lag_ms")
+
+
+def requests() -> str:
+    """Single requests of the time range, those with the largest {metric} first: as many as one looks at."""
+    failed = "({error:String} = '' OR error = {error:String})"
+    of = metrics.rows([*ORDERS, "connect_ms", "uncertainty_ms"], f"{REQUESTS} AND {failed} AND {WINDOW.of_requests}")
+    by = ", ".join(f"{{metric:String}} = '{name}', {name}" for name in ORDERS)
+    return (
+        "SELECT fromUnixTimestamp64Nano(t_ns) AS time, trace_id AS trace, run, stage, target, seq, "
+        f"{', '.join(ORDERS)}, connect_ms, uncertainty_ms, error FROM ({of}) "
+        f"ORDER BY multiIf({by}, e2e_ms) DESC NULLS LAST, t_ns LIMIT 100"
+    )
+
+
+TRACE = "trace_id = {trace:String}"
+KINDS = "['empty', 'reasoning', 'content', 'tool call', 'media', 'usage']"
+
+
+def chunks() -> str:
+    """How an answer grew: after so many milliseconds so many chunks had arrived."""
+    arrays = "chunk_offset_ns AS offset_ns, chunk_kind AS kind_, arrayEnumerate(chunk_offset_ns) AS number"
+    return (
+        f"SELECT {KINDS}[kind_ + 1] AS chunk, offset_ns / 1e6 AS x, toFloat64(number) AS y "
+        f"FROM attempts ARRAY JOIN {arrays} WHERE {TRACE} ORDER BY x"
+    )
+
+
+def phases() -> str:
+    """Where the time of one request went."""
+    parts = {
+        "waited for a worker": "started_ns - due_ns",
+        "name looked up": "dns_dur_ns",
+        "connected": "connect_dur_ns",
+        "TLS": "tls_dur_ns",
+        "to the first byte": "first_byte_ns - sent_ns",
+        "from there to the first token": "sent_ns + first_token_ns - first_byte_ns",
+        "first to last token": "last_token_ns - first_token_ns",
+        "to the end": "done_ns - sent_ns - ifNull(last_token_ns, first_byte_ns - sent_ns)",
+    }
+    pairs = ", ".join(f"('{name}', ({sql}) / 1e6)" for name, sql in parts.items())
+    return (
+        f"SELECT part.1 AS phase, part.2 AS ms FROM attempts ARRAY JOIN [{pairs}] AS part "
+        f"WHERE {TRACE} AND ms IS NOT NULL"
+    )
+
+
+def trace_spans() -> str:
+    """Every span of the trace, ours and those that the endpoint's own exporters sent to this store."""
+    return (
+        f"SELECT Timestamp AS time, ServiceName AS service, SpanName AS span, SpanKind AS kind, "
+        f"dateDiff('microsecond', min(Timestamp) OVER (), Timestamp) / 1000 AS after_ms, Duration / 1e6 AS dur_ms, "
+        f"StatusCode AS status, StatusMessage AS message, SpanId AS span_id, ParentSpanId AS parent FROM otel_traces "
+        f"WHERE {_OF_TRACE} ORDER BY Timestamp"
+    )
+
+
+def trace_attributes() -> str:
+    return (
+        "SELECT SpanName AS span, pair.1 AS attribute, pair.2 AS value FROM otel_traces "
+        "ARRAY JOIN CAST(SpanAttributes, 'Array(Tuple(String, String))') AS pair "
+        f"WHERE {_OF_TRACE} AND attribute NOT LIKE 'loadtest.chunk\\_%' ORDER BY Timestamp, span, attribute"
+    )
+
+
+_TRACE_TIMES = "SELECT {} FROM otel_traces_trace_id_ts WHERE TraceId = {{trace:String}}"
+_OF_TRACE = (
+    f"TraceId = {{trace:String}} AND Timestamp >= ({_TRACE_TIMES.format('min(Start)')}) "
+    f"AND Timestamp <= ({_TRACE_TIMES.format('max(End)')}) + 1"
+)

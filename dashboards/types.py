@@ -26,6 +26,7 @@ Unit = Literal[
     "MHz",
     "J/token",
     "money/Mtok",
+    "hour",
     "state",
     "",
 ]
@@ -60,7 +61,7 @@ class Panel(Struct, frozen=True, kw_only=True):
     heatmap          `time`, `low`, `high`, `count`: how many values were in [low, high) in the bucket of `time`
     stat             labels, numbers: one figure for each
     bar              labels, numbers
-    scatter          labels, `x` and `y`: a point a row
+    scatter          labels, `x` and `y`: a point a row, ascending by `x`
     table            anything; `units` says in what a column is
 
     Times are DateTime64 and ascend. A bucket of time without values has no row: a gap is a gap.
@@ -72,11 +73,13 @@ class Panel(Struct, frozen=True, kw_only=True):
     question: str
     view: View
     sql: str
+    labels: tuple[str, ...] = ("stage", "target")  # the columns that tell lines, bars or points apart
     metrics: tuple[str, ...] = ()  # of metrics.METRICS; the others' names are those of otel_metrics_*
     unit: Unit = ""
     units: Mapping[str, Unit] = {}  # of single columns
     x_unit: Unit = ""  # scatter
     log: bool = False  # the axis of values is logarithmic
+    lines: bool = False  # scatter: points of one set of labels are joined
     states: tuple[str, ...] = ()  # state timeline: the words for 0, 1, 2
     thresholds: tuple[Threshold, ...] = ()
     links: tuple[Link, ...] = ()
@@ -92,7 +95,7 @@ class Variable(Struct, frozen=True):
     label: str
     sql: str = ""
     options: tuple[str, ...] = ()  # instead of `sql`
-    several: bool = True  # several may be chosen; none: all of them
+    several: bool = True  # several may be chosen; none: all of them. Otherwise one, the first one if none is chosen
     default: str = ""
 
 

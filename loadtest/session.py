@@ -210,6 +210,15 @@ def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
         raise StoreError(exporter.failure)
 
 
+def _prices(plan: Plan) -> dict[str, tuple[float, float, str]]:
+    """What a million tokens cost at each target that has a price: input, output, currency."""
+    return {
+        t.name: (t.price.input_per_million, t.price.output_per_million, t.price.currency)
+        for t in plan.targets
+        if t.price
+    }
+
+
 def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
     plan, run_id = snapshot.plan, snapshot.run
     written = rounds.original(plan)
@@ -222,6 +231,7 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
             "loadtest.plan.name": plan.name,
             "loadtest.nonce": plan.nonce,
             "loadtest.plan": plans.dump(written),
+            "loadtest.prices": json.dumps(_prices(plan)),
             "loadtest.account": msgspec.json.encode(booked).decode(),
         },
     )
