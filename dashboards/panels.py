@@ -7,22 +7,36 @@ figure here is the report's figure.
 from dashboards import queries as q
 from dashboards.types import Dashboard, Link, Panel, Threshold, Variable
 
+NOT_PROVIDED = "Not provided by what was watched in this time range."
 THE_TRACE = Link("This request", "request", {"trace": "trace"})
 BEHIND = Link("The requests behind it", "request", {"target": "target", "stage": "stage"}, around_s=60)
 
-RUN = Variable("run", "Run", "SELECT run AS value FROM runs ORDER BY started_ns DESC LIMIT 200")
-TARGET = Variable(
-    "target", "Target", f"SELECT DISTINCT target AS value FROM requests WHERE {q.selected('run')} ORDER BY value"
-)
-MODEL = Variable(
-    "model", "Model", f"SELECT DISTINCT model AS value FROM requests WHERE {q.selected('run')} ORDER BY value"
-)
-REGION = Variable(
-    "region", "Region", f"SELECT DISTINCT region AS value FROM requests WHERE {q.selected('run')} ORDER BY value"
-)
-STAGE = Variable(
-    "stage", "Stage", f"SELECT DISTINCT stage AS value FROM requests WHERE {q.selected('run')} ORDER BY value"
-)
+RUNS = """
+    SELECT run AS value FROM (
+        SELECT run, ts AS began FROM events WHERE event = 'run_started'
+        UNION ALL SELECT run, fromUnixTimestamp64Nano(started_ns) AS began FROM runs
+    ) GROUP BY run ORDER BY min(began) DESC LIMIT 500"""
+EVENTS = f"""
+    SELECT ts AS time, if(text = '', event, concat(event, ': ', text)) AS text,
+        arrayStringConcat(arrayFilter(v -> v != '', [event, stage, target]), ',') AS tags, run
+    FROM events
+    WHERE {q.selected("run")} AND {q.WINDOW.of_requests} AND event NOT IN ('run_started', 'stage_ended')
+    ORDER BY ts LIMIT 500"""
+"""Annotations: beginnings of stages, workers lost, verdicts."""
+
+
+def _met(column: str, label: str) -> Variable:
+    """What the requests of the chosen runs have in a column."""
+    where = f"{q.selected('run')} AND {q.WINDOW.of_requests}"
+    return Variable(column, label, f"SELECT DISTINCT {column} AS value FROM requests WHERE {where} ORDER BY value")
+
+
+RUN = Variable("run", "Run", RUNS)
+ONE_RUN = Variable("run", "Run", RUNS, several=False)
+TARGET = _met("target", "Target")
+MODEL = _met("model", "Model")
+REGION = _met("region", "Region")
+STAGE = _met("stage", "Stage")
 OBJECTIVE = Variable("objective", "Objective", several=False, default="0.999")
 METRIC = Variable("metric", "Slowest by", options=q.ORDERS, several=False, default="ttft_ms")
 ERROR = Variable("error", "Error", several=False)
@@ -35,7 +49,7 @@ DASHBOARDS = (
         title="Live run",
         doc="One run while it goes on, or as it was: what was asked of each endpoint, what came back, and whether the "
         "generator kept up.",
-        variables=(RUN, TARGET, MODEL, REGION, STAGE, KIND),
+        variables=(ONE_RUN, TARGET, MODEL, REGION, STAGE, KIND),
         range_s=900,
         refresh_s=5,
     ),
@@ -46,6 +60,15 @@ DASHBOARDS = (
         "much money.",
         variables=(RUN, TARGET, MODEL, REGION, STAGE, KIND, OBJECTIVE),
         range_s=7 * 86_400,
+    ),
+    Dashboard(
+        name="gpu",
+        title="GPU",
+        doc="What the GPUs and the engines on them did, beside the load that made them do it. A target that stands for "
+        "several replicas shows all of them: they are its context, not one request's cause.",
+        variables=(RUN, TARGET, STAGE, KIND),
+        range_s=900,
+        refresh_s=5,
     ),
     Dashboard(
         name="request",
@@ -330,10 +353,165 @@ PANELS = (
         unit="ms",
     ),
     Panel(
+        dashboard="gpu",
+        name="load",
+        title="Load",
+        question="What was asked of the endpoint, and what did it answer?",
+        view="time series",
+        metrics=("requests_per_s",),
+        sql=q.offered_and_achieved(),
+        unit="1/s",
+    ),
+    Panel(
+        dashboard="gpu",
+        name="ttft",
+        title="Time to first token",
+        question="What did those who asked feel of it?",
+        view="time series",
+        metrics=("ttft_ms",),
+        sql=q.percentiles("ttft_ms"),
+        unit="ms",
+        log=True,
+        links=(BEHIND,),
+    ),
+    Panel(
+        dashboard="gpu",
+        name="utilization",
+        title="GPU utilization",
+        question="Which share of the time did each GPU work?",
+        view="time series",
+        labels=("gpu",),
+        sql=q.gpu("hw.gpu.utilization", "utilization"),
+        unit="share",
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="memory",
+        title="GPU memory",
+        question="How much of its memory does each GPU use?",
+        view="time series",
+        labels=("gpu",),
+        sql=q.gpu("hw.gpu.memory.usage", "memory"),
+        unit="bytes",
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="power",
+        title="Power",
+        question="How much power does each GPU draw?",
+        view="time series",
+        labels=("gpu",),
+        sql=q.gpu("hw.power", "power"),
+        unit="W",
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="temperature",
+        title="Temperature",
+        question="Does a GPU become too hot?",
+        view="time series",
+        labels=("gpu",),
+        sql=q.gpu("hw.temperature", "temperature"),
+        unit="C",
+        thresholds=(Threshold(0, "ok"), Threshold(80, "warn"), Threshold(90, "bad")),
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="clock",
+        title="Clock",
+        question="Does each GPU run at full speed?",
+        view="time series",
+        labels=("gpu",),
+        sql=q.gpu("gpu.clock.sm", "clock", "min"),
+        unit="Hz",
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="throttling",
+        title="Throttling",
+        question="Which share of the time was a GPU's clock held down, and why?",
+        view="time series",
+        labels=("gpu", "reason"),
+        sql=q.throttling(),
+        unit="share",
+        thresholds=(Threshold(0, "ok"), Threshold(0.01, "warn"), Threshold(0.1, "bad")),
+        width=8,
+        empty="Not provided: the exporter leaves its counters of throttling out (deploy/dcgm/counters.csv has them).",
+    ),
+    Panel(
+        dashboard="gpu",
+        name="queue",
+        title="Queue length",
+        question="How many requests wait for their turn at each engine?",
+        view="time series",
+        labels=("target", "engine"),
+        sql=q.engine("engine.queue_length", "waiting"),
+        unit="count",
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="batch",
+        title="Batch size",
+        question="How many requests does each engine work on at once?",
+        view="time series",
+        labels=("target", "engine"),
+        sql=q.engine("engine.batch_size", "batch"),
+        unit="count",
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="kv-cache",
+        title="KV cache",
+        question="Is the cache full, so that requests must wait or be put back?",
+        view="time series",
+        labels=("target", "engine"),
+        sql=q.engine("engine.kv_cache_utilization", "taken"),
+        unit="share",
+        thresholds=(Threshold(0, "ok"), Threshold(0.9, "warn"), Threshold(0.98, "bad")),
+        width=8,
+        empty=NOT_PROVIDED,
+    ),
+    Panel(
+        dashboard="gpu",
+        name="energy",
+        title="Energy per token",
+        question="How much energy does an output token cost, if this load is all that the GPUs do?",
+        view="time series",
+        labels=("target",),
+        metrics=("output_tokens_per_s",),
+        sql=q.energy_per_token(),
+        unit="J/token",
+        empty="Not provided, or no token was produced.",
+    ),
+    Panel(
+        dashboard="gpu",
+        name="provided",
+        title="What each source provides",
+        question="Which values are there, from where, and how old is the newest?",
+        view="table",
+        sql=q.provided(),
+        units={"age_s": "s"},
+        empty="Nothing was watched: `gpu:` in the plan, or `loadtest gpu watch`, does that.",
+    ),
+    Panel(
         dashboard="request",
         name="requests",
         title="Requests",
-        question="Which requests are behind the figure? The slowest first; a trace's link opens it below.",
+        question="Which requests are behind the figure, the slowest first?",
         view="table",
         metrics=("ttft_ms", "e2e_ms", "tpot_ms", "schedule_lag_ms", "connect_ms", "uncertainty_ms"),
         sql=q.requests(),
@@ -382,5 +560,16 @@ PANELS = (
         view="table",
         sql=q.trace_attributes(),
         empty="Choose a request above.",
+    ),
+    Panel(
+        dashboard="request",
+        name="gpu",
+        title="GPUs and engines meanwhile",
+        question="In which state were the target's GPUs and engines while it ran?",
+        view="table",
+        sql=q.meanwhile(),
+        units={"age_s": "s"},
+        width=24,
+        empty="Choose a request above; or its target's GPUs were not watched then.",
     ),
 )

@@ -210,6 +210,75 @@ def price_against_speed() -> str:
     )
 
 
+WATCHED = (
+    "(empty({run:Array(String)}) OR Attributes['loadtest.run'] IN arrayPushBack({run:Array(String)}, '')) "
+    "AND (empty({target:Array(String)}) OR hasAny(splitByChar(',', Attributes['loadtest.target']), {target:Array(String)}))"
+)
+"""Samples of GPUs and engines: of the chosen runs or of no run, of what the chosen targets run on."""
+OF_GPU = "Attributes['hw.type'] = 'gpu'"
+GPU = "Attributes['hw.id'] AS gpu"
+ENGINE = ("Attributes['loadtest.target'] AS target", "Attributes['engine.id'] AS engine")
+
+
+def gpu(name: str, label: str, within_bucket: Literal["avg", "min", "max"] = "avg") -> str:
+    of = samples.gauge(name, f"{WATCHED} AND {OF_GPU}", STEP, by=(GPU,), window=WINDOW, within_bucket=within_bucket)
+    return _over_time(of, f"gpu, value AS {label}")
+
+
+def engine(name: str, label: str) -> str:
+    of = samples.gauge(name, WATCHED, STEP, by=ENGINE, window=WINDOW)
+    return _over_time(of, f"target, engine, value AS {label}")
+
+
+def throttling() -> str:
+    """A source counts for how long a clock was held down, or says whether it is now: the larger of what is known."""
+    by = (GPU, "Attributes['reason'] AS reason")
+    counted = samples.rate("gpu.throttle.time", WATCHED, STEP, by=by, window=WINDOW)
+    seen = samples.gauge("gpu.throttle.active", WATCHED, STEP, by=by, window=WINDOW, within_bucket="avg")
+    both = f"SELECT * FROM ({counted}) UNION ALL SELECT * FROM ({seen})"
+    of = f"SELECT t_ns, gpu, reason, max(value) AS value FROM ({both}) GROUP BY t_ns, gpu, reason"
+    return _over_time(of, "gpu, reason, value AS throttled")
+
+
+def energy_per_token() -> str:
+    """Power over output tokens a second, of a target's GPUs together."""
+    served = "arrayJoin(splitByChar(',', Attributes['loadtest.target'])) AS target"
+    watts = samples.gauge(
+        "hw.power", f"{WATCHED} AND {OF_GPU}", STEP, by=(served,), window=WINDOW, within_bucket="avg", over_series="sum"
+    )
+    tokens = metrics.series("output_tokens_per_s", REQUESTS, STEP, window=WINDOW)
+    total = f"SELECT t_ns, target, sum(output_tokens_per_s) AS tokens_per_s FROM ({tokens}) GROUP BY t_ns, target"
+    of = f"SELECT t_ns, target, value / tokens_per_s AS j FROM ({watts}) AS w JOIN ({total}) AS t USING (t_ns, target)"
+    return _over_time(of, "target, j AS energy", "isFinite(j)")
+
+
+EXPECTED = (
+    "hw.gpu.utilization", "hw.gpu.memory.usage", "hw.power", "hw.energy", "hw.temperature", "gpu.clock.sm",
+    "gpu.throttle.time", "gpu.throttle.active", "engine.queue_length", "engine.batch_size", "engine.kv_cache_utilization",
+)  # fmt: skip
+"""What the GPU dashboard shows. Of a target that lacks one of them it says so."""
+_BOTH = "merge(currentDatabase(), '^otel_metrics_(gauge|sum)$')"
+_VALUE = "argMax(Value, TimeUnix)"
+
+
+def provided() -> str:
+    """The newest value of each name and device of each target, with its age at the end of the time range."""
+    names = f"[{', '.join(map(repr, EXPECTED))}]"
+    series = (
+        "SELECT Attributes['loadtest.target'] AS target, MetricName AS name, "
+        "concat(Attributes['hw.id'], Attributes['engine.id'], if(Attributes['reason'] = '', '', ' '), Attributes['reason']) "
+        f"AS device, Attributes['loadtest.source_metric'] AS source, toString(round({_VALUE}, 4)) AS newest, "
+        f"any(MetricUnit) AS unit, ({WINDOW.to_ns} - max({samples.AT_NS})) / 1e9 AS age_s FROM {_BOTH} "
+        f"WHERE MetricName IN {names} AND {samples.within(WINDOW)} AND {WATCHED} GROUP BY target, name, device, source"
+    )
+    missing = (
+        "SELECT target, arrayJoin(arrayFilter(n -> NOT has(names, n), "
+        f"{names})) AS name, '' AS device, '' AS source, 'not provided' AS newest, '' AS unit, NULL AS age_s "
+        f"FROM (SELECT target, groupUniqArray(name) AS names FROM ({series}) GROUP BY target)"
+    )
+    return f"SELECT * FROM ({series} UNION ALL {missing}) ORDER BY target, name, device"
+
+
 ORDERS = ("ttft_ms", "e2e_ms", "tpot_ms", "schedule_lag_ms")
 
 
@@ -272,6 +341,27 @@ def trace_attributes() -> str:
         "SELECT SpanName AS span, pair.1 AS attribute, pair.2 AS value FROM otel_traces "
         "ARRAY JOIN CAST(SpanAttributes, 'Array(Tuple(String, String))') AS pair "
         f"WHERE {_OF_TRACE} AND attribute NOT LIKE 'loadtest.chunk\\_%' ORDER BY Timestamp, span, attribute"
+    )
+
+
+def meanwhile() -> str:
+    """Samples of its target's GPUs and engines between sending and end; where there is none, the last one before, if it
+    is not older than 60 s: `age_s` says how old it was when the request was sent."""
+    request = f"SELECT run, target, sent_ns, done_ns FROM attempts WHERE {TRACE} AND sent_ns IS NOT NULL LIMIT 1"
+    mine = "has(splitByChar(',', s.Attributes['loadtest.target']), r.target) AND s.Attributes['loadtest.run'] IN ('', r.run)"
+    window = (
+        f"s.TimeUnix >= fromUnixTimestamp64Nano(assumeNotNull((SELECT sent_ns FROM ({request})))) - INTERVAL 60 SECOND "
+        f"AND s.TimeUnix <= fromUnixTimestamp64Nano((SELECT done_ns FROM ({request})))"
+    )
+    at = samples.AT_NS
+    return (
+        "SELECT MetricName AS name, concat(any(s.Attributes['hw.id']), any(s.Attributes['engine.id'])) AS device, "
+        f"any(s.Attributes['reason']) AS reason, countIf({at} >= sent_ns) AS during, "
+        f"if(during > 0, minIf(Value, {at} >= sent_ns), {_VALUE}) AS lowest, "
+        f"if(during > 0, maxIf(Value, {at} >= sent_ns), {_VALUE}) AS highest, any(MetricUnit) AS unit, "
+        f"if(during > 0, 0, (any(sent_ns) - max({at})) / 1e9) AS age_s "
+        f"FROM (SELECT * FROM otel_metrics_gauge AS s WHERE {window}) AS s CROSS JOIN ({request}) AS r "
+        f"WHERE {mine} GROUP BY name, s.Attributes ORDER BY name, device, reason"
     )
 
 

@@ -2,7 +2,7 @@
 
 A panel's SQL is one template. Its values are ClickHouse's own parameters, `{run:Array(String)}`, so that the local page
 runs it as it stands, with the values bound by the server (`Selection.params`), and Grafana with each parameter replaced by
-Grafana's variable or macro (grafana_sql.py). No value ever becomes part of a statement's text.
+Grafana's variable or macro (grafana/sql.py). No value ever becomes part of a statement's text.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ Unit = Literal[
     "bytes",
     "W",
     "C",
-    "MHz",
+    "Hz",
     "J/token",
     "money/Mtok",
     "hour",

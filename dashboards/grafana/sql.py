@@ -2,7 +2,8 @@
 
 Grafana pastes a variable's value into the statement's text, and its own quoting for SQL leaves backslashes alone, which
 ClickHouse reads as escapes: `\\' OR 1=1` would break out of the quotes. Percent-encoding leaves nothing that could, so a
-value travels encoded and ClickHouse decodes it. Several values come as one text, {a,b}; `*` stands for all.
+value travels encoded and ClickHouse decodes it. Several values come as one text, {a,b}, in which no value may have a
+comma or a brace; `ALL` has no value in it.
 """
 
 import re
@@ -11,9 +12,9 @@ PARAMETER = re.compile(r"\{(\w+):([\w()]+)\}")
 TIMES = {
     "from_ns": "toUnixTimestamp64Nano($__fromTime_ms)",
     "to_ns": "toUnixTimestamp64Nano($__toTime_ms)",
-    "step_ns": "toInt64(greatest($__interval_s, 1) * 1000000000)",
+    "step_ns": "toInt64($__interval_s * 1000000000)",
 }
-ALL = "*"
+ALL = ","
 
 
 def render(sql: str) -> str:
@@ -24,10 +25,4 @@ def _parameter(name: str, kind: str) -> str:
     if name in TIMES:
         return TIMES[name]
     value = f"decodeURLComponent('${{{name}:percentencode}}')"
-    if kind == "String":
-        return value
-    if kind == "Array(String)":
-        return (
-            f"arrayFilter(v -> v NOT IN ('', '{ALL}'), splitByChar(',', replaceRegexpAll({value}, '^[{{]|[}}]$', '')))"
-        )
-    return f"accurateCastOrDefault({value}, '{kind}')"
+    return value if kind == "String" else f"extractAll({value}, '[^{{}},]+')"
