@@ -66,7 +66,7 @@ DASHBOARDS = (
         title="GPU",
         doc="What the GPUs and the engines on them did, beside the load that made them do it. A target that stands for "
         "several replicas shows all of them: they are its context, not one request's cause.",
-        variables=(RUN, TARGET, STAGE, KIND),
+        variables=(RUN, TARGET, MODEL, REGION, STAGE, KIND),
         range_s=900,
         refresh_s=5,
     ),
