@@ -106,6 +106,9 @@ def _stage_words(stage: Stage) -> str:
         about = "about " if stage.duration_s is None else "at most " if stage.requests else ""
         words.append(f"{about}{each.duration_s:,.4g} s")
     words.append(f"{each.words} to each target")
+    if rule := stage.stop_when:
+        figure = f"{rule.metric} {rule.stat}" if rule.stat else rule.metric
+        words.append(f"or until {figure} is known to {100 * rule.relative_width:g}% of it")
     if stage.rounds > 1:
         words.append(f"in each of {stage.rounds} rounds")
     if stage.warmup:

@@ -51,6 +51,7 @@ class Stop(Struct, frozen=True, tag="stop"):
     """No new requests; what is in flight may run on for `drain_s`, then it is cancelled."""
 
     drain_s: float
+    stage: int | None = None  # None: all
 
 
 Command = Setup | StartStage | Stop

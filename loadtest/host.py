@@ -101,6 +101,7 @@ class Host:
         self._newest: dict[int, StageCount] = {}  # counts of the living one
         self._started: dict[int, StartStage] = {}
         self._resumes: dict[int, Resume] = {}
+        self._ended: dict[int, Stop] = {}  # stages that were told to end before their time
         self._since_report: list[bytes] = []  # results read since the last report: what it could not count yet
         self._cpu_of_the_dead_s = 0.0
         self._looked_ns = 0  # raw monotonic clock of the newest report that was looked at for pressure
@@ -127,9 +128,13 @@ class Host:
             elif self._status.state == "ready":
                 self._send(self._started[stage])
 
-    def stop(self, drain_s: float) -> None:
+    def stop(self, drain_s: float, stage: int | None = None) -> None:
+        """End the run, or one stage of it."""
         with self._lock:
-            self._send(Stop(drain_s))
+            command = Stop(drain_s, stage)
+            if stage is not None:
+                self._ended[stage] = command
+            self._send(command)
 
     def close(self) -> None:
         """End the worker; `poll` says "closed" when its last frame is in the store."""
@@ -243,6 +248,8 @@ class Host:
                 self._send(msgspec.structs.replace(command, resume=self._resumes[stage]))
             elif stage not in self._booked:
                 self._send(command)
+            if stage in self._ended:
+                self._send(self._ended[stage])
 
     def _on_report(self, report: Report) -> None:
         status = self._status

@@ -37,6 +37,7 @@ from loadtest.report.headline import (
     warm_up_line,
 )
 from loadtest.report.model import SloRow, StageFigures, Summary, summary_of
+from loadtest.report.stops import sentences
 from loadtest.report.words import (
     NOT_KNOWN,
     count,
@@ -382,6 +383,7 @@ def _stages(summary: Summary, width: int) -> Iterator[Text]:
         for index, (name, target) in enumerate(summary.targets.items()):
             if stage in target.stages:
                 yield from _target_lines(plan.name(index, name), target.stages[stage], plan)
+        yield from (Text(f"  {sentence}", style="dim") for sentence in sentences(summary, stage))
 
 
 def _target_lines(name: Text, own: StageFigures, plan: Layout) -> Iterator[Text]:

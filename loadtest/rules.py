@@ -19,7 +19,7 @@ from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
 from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
 from loadtest.stats import parse_stat
-from loadtest.types import Plan, Slo, Stage, Target, Timeouts
+from loadtest.types import Plan, Slo, Stage, StopWhen, Target, Timeouts
 from loadtest.validity import RULES
 
 _SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
@@ -44,6 +44,7 @@ def problems(plan: Plan) -> Iterator[str]:
     for i, slo in enumerate(plan.slos):
         yield from (f"slos[{i}].{problem}" for problem in _slo_in(slo, plan))
     yield from _repeated_slos(plan.slos)
+    yield from _stop_in(plan)
     yield from _goodput(plan)
     yield from _validity(plan)
     yield from _store(plan.store)
@@ -224,11 +225,34 @@ def _stage(stage: Stage) -> Iterator[str]:
             yield "duration_s is missing; a ramp is the change of the rate over it"
         if stage.arrivals.from_ == stage.arrivals.to == 0:
             yield "arrivals.to is 0, as is from; one of them must be above 0"
+    if stage.stop_when is not None:
+        yield from _stop_when(stage, stage.stop_when)
     if stage.rounds > 1 and (stage.overlap or stage.warmup):
         kind = "overlap" if stage.overlap else "warmup"
         yield f"rounds is {stage.rounds}, with {kind}: true; leave one of them out, a round is measured and drained"
     if stage.ramp_up_s is not None and stage.duration_s is not None and stage.ramp_up_s >= stage.duration_s:
         yield f"ramp_up_s is {stage.ramp_up_s:g}; it must be below duration_s ({stage.duration_s:g})"
+
+
+def _stop_when(stage: Stage, rule: StopWhen) -> Iterator[str]:
+    """Whether the figure exists is asked beside the targets, in `_stop_in`."""
+    if stage.warmup:
+        yield "stop_when is given, but warmup: true; leave one of them out, a warm-up has no results to look at"
+    if stage.overlap:
+        yield "stop_when is given, but overlap: true; leave one of them out, the next stage begins at this one's planned end"
+    if rule.metric not in METRICS:
+        yield from _known("stop_when.metric", rule.metric, list(METRICS))
+    elif METRICS[rule.metric].kind == "rate":
+        yield f"stop_when.metric is {rule.metric!r}, which is known at a stage's end alone; write ttft_ms, e2e_ms or such"
+    else:
+        yield from (f"stop_when.{problem}" for problem in _slo_stat(rule))
+
+
+def _stop_in(plan: Plan) -> Iterator[str]:
+    for i, stage in enumerate(plan.stages):
+        if stage.stop_when is not None and stage.stop_when.metric in METRICS:
+            problems = _measurable("stop_when.metric", stage.stop_when.metric, [stage], plan.targets)
+            yield from (f"stages[{i}].{problem}" for problem in problems)
 
 
 def _slo(slo: Slo) -> Iterator[str]:
@@ -258,7 +282,7 @@ def _slo_in(slo: Slo, plan: Plan) -> Iterator[str]:
     yield from _measurable("metric", slo.metric, stages, [t for t in plan.targets if slo.target in (None, t.name)])
 
 
-def _slo_stat(slo: Slo) -> Iterator[str]:
+def _slo_stat(slo: Slo | StopWhen) -> Iterator[str]:
     if not needs_stat(slo.metric):
         if slo.stat is not None:
             yield f"stat is {slo.stat!r}; leave it out, {slo.metric} is one number"

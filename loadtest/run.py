@@ -127,8 +127,18 @@ class Interrupts:
 class Driver:
     """One run. `go` returns the last snapshot, which holds every count."""
 
-    def __init__(self, plan: Plan, run: str, fleet: Fleet, view: View, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: str,
+        fleet: Fleet,
+        view: View,
+        interrupts: Interrupts,
+        ends_early: Callable[[int, Snapshot], bool] = lambda *_: False,
+    ) -> None:
+        """`ends_early`: whether a stage, by its index, is to end before its planned end; see stopping.py."""
         self.plan = plan
+        self.ends_early = ends_early
         self.fleet = fleet
         self.view = view
         self.interrupts = interrupts
@@ -153,6 +163,7 @@ class Driver:
         self.fleet.call("close")
         self._wait(lambda: all(s.finished for s in self._statuses), CLOSE_WITHIN_S)
         self.snapshot.phase = "done"
+        self.snapshot.hosts = [msgspec.structs.replace(s, samples=[]) for s in self.snapshot.hosts]  # they were shown
         self.view(self.snapshot)
         return self.snapshot
 
@@ -171,7 +182,15 @@ class Driver:
             ahead_ns = int((self.fleet.start_lead_s + 2 * POLL_EVERY_S) * 1e9)
             self._wait(lambda: time.time_ns() >= end_ns - ahead_ns, None)
         else:
+            self._wait(lambda: self._all_drained() or self._end_early(index, stage), None)
             self._wait(self._all_drained, None)
+
+    def _end_early(self, index: int, stage: Stage) -> bool:
+        """End a stage that goes on, where it is to end."""
+        if self.snapshot.phase != "running" or self.interrupts.count or not self.ends_early(index, self.snapshot):
+            return False
+        self.fleet.call("stop", stage.drain_s, index)
+        return True
 
     def _wait(self, until: Callable[[], bool], within_s: float | None, what: str | None = None) -> None:
         """Poll and show until it is so. With `what`, too late is an error; without, it is what the account will say."""

@@ -26,9 +26,10 @@ from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
 from loadtest.run import Driver, Fleet, Interrupts, LocalFleet, Snapshot, new_run_id, with_nonce
 from loadtest.spans import RESOURCE, SCOPE
+from loadtest.stopping import Stopping
 from loadtest.store import Address, Store, StoreError, open_store
 from loadtest.types import Plan
-from loadtest.validity import Account
+from loadtest.validity import Account, Stop
 
 INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
 RUNS = """
@@ -68,9 +69,9 @@ def run(
         _begin_directory(directory, plan)
         with Recorder(database.address, plan, run_id) as recorder:
             view = live.view(quiet)
-            snapshot = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
+            snapshot, stops = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
             try:
-                figures = _report(database, snapshot, directory)
+                figures = _report(database, snapshot, stops, directory)
             except StoreError as e:
                 frames = directory / "*.frames"
                 raise ResultsNotStored(
@@ -92,10 +93,12 @@ def _begin_directory(directory: Path, plan: Plan) -> None:
         raise RunFailed(f"nothing can be written to {directory}: {e.strerror}; give another --out") from None
 
 
-def _report(store: Store, snapshot: Snapshot, directory: Path) -> dict[str, Any]:
+def _report(store: Store, snapshot: Snapshot, stops: list[Stop], directory: Path) -> dict[str, Any]:
     """Record the run in the store, and write what is read back from there. Returns summary.json's content."""
     rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
-    record(store, snapshot, account(snapshot, rows[0]["n"]))
+    booked = account(snapshot, rows[0]["n"])
+    booked.stops = stops
+    record(store, snapshot, booked)
     figures = summary(store, snapshot.run)
     (directory / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
     (directory / "report.html").write_text(html.render(html.load(store, snapshot.run)))
@@ -112,11 +115,12 @@ def _drive(
     interrupts: Interrupts,
     view: live.View,
     recorder: Recorder,
-) -> Snapshot:
+) -> tuple[Snapshot, list[Stop]]:
     shards = plan.fleet.workers
     plan = rounds.expanded(plan)
     located = tokens.located(plan)
     setups = [Setup(run_id, located, keys, shard, shards) for shard in range(shards)]
+    stopping = Stopping(plan, store.query)
 
     def show(snapshot: Snapshot) -> None:
         recorder.note(snapshot)
@@ -126,11 +130,11 @@ def _drive(
         view.say("starting the workers")
         fleet = make_fleet(setups, store.address, directory)
         try:
-            snapshot = Driver(plan, run_id, fleet, show, interrupts).go()
+            snapshot = Driver(plan, run_id, fleet, show, interrupts, stopping).go()
             fleet.fetch_frames()
         finally:
             fleet.close()
-    return snapshot
+    return snapshot, stopping.stops
 
 
 def report(run: str, format: str, out: Path | None, check: bool, store: str | None) -> int:

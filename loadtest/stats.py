@@ -187,10 +187,10 @@ def _largest(holds: Callable[[int], bool], n: int) -> int:
     return low
 
 
-def share_interval(hits: int, n: int) -> tuple[float, float]:
+def share_interval(hits: int, n: int, tail: float = TAIL) -> tuple[float, float]:
     """Clopper-Pearson. Without observations: 0 to 1."""
-    low = 0.0 if hits == 0 else beta_quantile(TAIL, hits, n - hits + 1)
-    high = 1.0 if hits == n else beta_quantile(1 - TAIL, hits + 1, n - hits)
+    low = 0.0 if hits == 0 else beta_quantile(tail, hits, n - hits + 1)
+    high = 1.0 if hits == n else beta_quantile(1 - tail, hits + 1, n - hits)
     return low, high
 
 
@@ -207,17 +207,19 @@ def total_interval(total: float, squares: float) -> tuple[float, float]:
     return weight * gamma_quantile(TAIL, count), weight * gamma_quantile(1 - TAIL, count + 1)
 
 
-def mean_interval(mean: float, deviation: float, n: int) -> tuple[float | None, float | None]:
+def mean_interval(mean: float, deviation: float, n: int, tail: float = TAIL) -> tuple[float | None, float | None]:
     """Student's t; `deviation` is the sample's standard deviation. An infinite mean is certain: a failure shows it."""
     if mean == inf:
         return inf, inf
     if n < 2:
         return None, None
-    half = t_quantile(1 - TAIL, n - 1) * deviation / sqrt(n)
+    half = t_quantile(1 - tail, n - 1) * deviation / sqrt(n)
     return mean - half, mean + half
 
 
-def ratio_interval(blocks: Sequence[tuple[float, float]], seed: int = 0, resamples: int = 1000) -> tuple[float, float]:
+def ratio_interval(
+    blocks: Sequence[tuple[float, float]], seed: int = 0, resamples: int = 1000, tail: float = TAIL
+) -> tuple[float, float]:
     """Of sum(part) / sum(whole) over blocks (part, whole), by a bootstrap that resamples whole blocks.
 
     Percentiles of the resampled ratios, taken further out the fewer the blocks are.
@@ -225,19 +227,21 @@ def ratio_interval(blocks: Sequence[tuple[float, float]], seed: int = 0, resampl
     rng = Random(seed)
     n = len(blocks)
     ratios = sorted(_ratio(rng.choices(blocks, k=n)) for _ in range(resamples))
-    tail = NormalDist().cdf(-sqrt(n / (n - 1)) * t_quantile(1 - TAIL, n - 1))
-    cut = floor(tail * resamples)
+    expanded = NormalDist().cdf(-sqrt(n / (n - 1)) * t_quantile(1 - tail, n - 1))
+    cut = floor(expanded * resamples)
     return ratios[cut], ratios[-1 - cut]
 
 
-def pooled_levels(below: Sequence[tuple[float, float]], level: float, resamples: int = 1000) -> tuple[float, float]:
+def pooled_levels(
+    below: Sequence[tuple[float, float]], level: float, resamples: int = 1000, tail: float = TAIL
+) -> tuple[float, float]:
     """Levels of the sorted pooled values that bound their quantile. Outside [0, 1): the sample cannot bound it there.
 
     `below`: for each block, how many of its values lie below the sample's own quantile, of how many. A level is held
     possible if the share below it strays from `level` no further than resampled shares stray from the sample's.
     """
     share = _ratio(below)
-    fewest, most = ratio_interval(below, resamples=resamples)
+    fewest, most = ratio_interval(below, resamples=resamples, tail=tail)
     return level - (share - fewest), level + (most - share)
 
 

@@ -121,6 +121,14 @@ class Target(PlanStruct, frozen=True, kw_only=True):
     region: Text = ""
 
 
+class StopWhen(PlanStruct, frozen=True, kw_only=True):
+    """Enough is known: the interval of a figure is at most this wide, as a share of it, for each target."""
+
+    metric: Text
+    stat: Text | None = None
+    relative_width: Annotated[float, Meta(gt=0, le=2)]
+
+
 class Stage(PlanStruct, frozen=True, kw_only=True):
     """One after the other, load of one kind."""
 
@@ -133,6 +141,7 @@ class Stage(PlanStruct, frozen=True, kw_only=True):
     warmup: bool = False
     overlap: bool = False  # the next stage does not wait for this one's drain
     drain_s: SecondsOrNone = 60
+    stop_when: StopWhen | None = None  # before its planned end, see stopping.py
     rounds: Annotated[int, Meta(ge=1, le=1000)] = 1  # as often, each drained before the next: see rounds.py
 
 

@@ -9,6 +9,7 @@ taken across them either: rules about requests are judged for each measured stag
 """
 
 from collections.abc import Callable, Mapping
+from math import isinf
 from types import MappingProxyType
 from typing import Literal
 
@@ -55,6 +56,36 @@ class Generator(Struct):
     stolen: float = 0  # largest share of a machine's CPU time that its hypervisor gave to others
 
 
+class Interval(Struct, kw_only=True):
+    """Of a figure of one target, when it was looked at."""
+
+    target: str
+    value: float | None
+    low: float | None
+    high: float | None
+    requests: int
+
+    @property
+    def relative_width(self) -> float | None:
+        """None where there is no such thing: an end that is not known, a value of 0."""
+        if not self.value or self.low is None or self.high is None or isinf(self.high) or isinf(self.value):
+            return None
+        return (self.high - self.low) / self.value
+
+
+class Stop(Struct, kw_only=True):
+    """What a stage's `stop_when` came to (stopping.py): its last look, and whether that was enough."""
+
+    stage: str = ""
+    metric: str  # these three are the rule
+    stat: str | None = None
+    relative_width: float
+    round: int = 0
+    reached: bool = False
+    looks: int = 0
+    intervals: list[Interval] = field(default_factory=list)
+
+
 class Account(Struct):
     """What the driver knows of a run at its end: stored as JSON with the run, read by summary.py."""
 
@@ -63,6 +94,7 @@ class Account(Struct):
     capped: dict[str, dict[str, int]] = field(default_factory=dict)  # stage -> target -> missed for `max_in_flight`
     interrupted: bool = False
     unsent: dict[str, dict[str, int]] = field(default_factory=dict)  # stage -> target -> due, and not known to be sent
+    stops: list[Stop] = field(default_factory=list)
 
 
 class Group(Struct, kw_only=True):

@@ -146,8 +146,8 @@ def mean_evidence(value: float, low: float | None, high: float | None, n: int) -
     )
 
 
-def share_evidence(hits: int, n: int) -> Evidence:
-    low, high = share_interval(hits, n)
+def share_evidence(hits: int, n: int, tail: float = TAIL) -> Evidence:
+    low, high = share_interval(hits, n, tail)
     return Evidence(
         value=hits / n, low=low, high=high, requests=n, further=lambda limit: further_for_share(hits, n, limit)
     )

@@ -300,7 +300,8 @@ class Worker:
                 gevent.spawn(self._run_stage, stage)
             elif isinstance(command, Stop):
                 for stage in self.stages:
-                    stage.stop(command.drain_s)
+                    if command.stage in (None, stage.index):
+                        stage.stop(command.drain_s)
 
     def _run_stage(self, stage: StageRun) -> None:
         try:

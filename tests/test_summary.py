@@ -13,10 +13,12 @@ import pytest
 
 from loadtest.report import export
 from loadtest.report.compare import Difference
+from loadtest.report.model import summary_of
+from loadtest.report.stops import sentences
 from loadtest.report.summary import DISTRIBUTIONS, NoSuchRun, exit_status, summary
 from loadtest.store import Store
 from loadtest.types import Result
-from loadtest.validity import Account, Generator, Integrity
+from loadtest.validity import Account, Generator, Integrity, Interval, Stop
 from tests.rows import CONTENT, START_NS, answer, failure, insert, matched, usage
 
 PLAN = """
@@ -103,6 +105,17 @@ ACCOUNT = Account(
     Integrity(scheduled=211, sent=206, missed=5, missed_by={"cap": 5}),
     Generator(workers=2, cpu_s=1.5, host_cpu_s=0.5, start_spread_ms=0.25),
     capped={"peak": {"globex": 5}},
+    stops=[
+        Stop(
+            stage="closed",
+            metric="ttft_ms",
+            stat="p99",
+            relative_width=0.5,
+            looks=2,
+            reached=True,
+            intervals=[Interval(target="acme", value=200, low=150, high=230, requests=225)],
+        )
+    ],
 )
 
 
@@ -270,6 +283,16 @@ def test_cost_cached_tokens_and_the_way_requests_took(figures: dict[str, Any]) -
     assert figures["targets"]["acme"]["stages"]["closed"]["cost"] is None, "no input tokens are known there"
     assert (acme["proxies"], acme["reconnects"]) == (["10.0.0.1:3128"], 2)
     assert (globex["proxies"], globex["reconnects"]) == ([], 0)
+
+
+def test_what_became_of_a_stop_rule(figures: dict[str, Any]) -> None:
+    assert figures["stages"]["peak"]["stops"] == []
+    [stop] = figures["stages"]["closed"]["stops"]
+    assert (stop["metric"], stop["reached"], stop["intervals"][0]["relative_width"]) == ("ttft_ms", True, 0.4)
+    assert list(sentences(summary_of(figures), "closed")) == [
+        "Ended once the Time to first token p99 was known to 50% of it, after 2 looks: acme 200 ms (150 ms to 230 ms, "
+        "225 requests). In spite of the looks that holds in 95% of such stages, if requests are independent."
+    ]
 
 
 def test_failures_count_as_infinite_beside_the_successes(figures: dict[str, Any]) -> None:

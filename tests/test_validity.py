@@ -283,7 +283,7 @@ def test_results_that_do_not_fit_and_a_clock_that_is_set(simulator: str, store: 
     )
     stage = "name: full, arrivals: {kind: closed}, concurrency: 30, duration_s: 3, drain_s: 5"
     found = broken(plan_for(simulator, stage, code=str(code)), store, tmp_path)
-    assert found.keys() == {"dropped_frames", "spans_lost", "clock_step"}
+    assert {"dropped_frames", "spans_lost", "clock_step"} <= found.keys()
     assert found["dropped_frames"] >= found["spans_lost"] > 0  # reports may be dropped, too
     assert found["clock_step"] == pytest.approx(300, abs=20)
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from loadtest.report.compare import Comparison
 from loadtest.report.others import Said
 from loadtest.types import FAULT_OF, Metric, Plan
-from loadtest.validity import Judged
+from loadtest.validity import Judged, Stop
 
 PERCENTILES = ("p50", "p95", "p99")
 LANDMARKS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999)
@@ -154,6 +154,13 @@ class TargetFigures(Struct, kw_only=True):
     stages: dict[str, StageFigures] = {}
 
 
+class StageFacts(Struct, kw_only=True):
+    """Of one stage over all targets, warm-up or not."""
+
+    warmup: bool = False
+    stops: list[Stop] = []
+
+
 class Summary(Struct, kw_only=True):
     run: str
     plan: str
@@ -165,6 +172,7 @@ class Summary(Struct, kw_only=True):
     slos: list[SloRow]
     generator: Generator
     targets: dict[str, TargetFigures]
+    stages: dict[str, StageFacts] = {}
     compare: list[Comparison] = []
     interrupted: bool = False
 

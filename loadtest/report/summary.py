@@ -89,6 +89,8 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     targets = [target.name for target in plan.targets]
     groups = [(stage, target) for stage in stages for target in targets]
     of_stages = read.stages()
+    for name, stage in of_stages.items():
+        stage["stops"] = [_stop(stop) for stop in account.stops if stop.stage == name]
     out = {
         "run": run,
         "plan": stored["plan_name"],
@@ -420,6 +422,14 @@ def _finite(figures: dict[str, Any]) -> dict[str, Any]:
     """As it goes into JSON: an infinity becomes null and is named in `infinite`."""
     infinite = [key for key, value in figures.items() if isinstance(value, float) and isinf(value)]
     return figures | dict.fromkeys(infinite) | ({"infinite": infinite} if infinite else {})
+
+
+def _stop(stop: validity.Stop) -> dict[str, Any]:
+    """What a round's `stop_when` came to."""
+    intervals = [
+        _finite(msgspec.structs.asdict(each)) | {"relative_width": each.relative_width} for each in stop.intervals
+    ]
+    return {**msgspec.to_builtins(stop), "intervals": intervals}
 
 
 def _iso(instant_ns: int) -> str:

@@ -16,6 +16,7 @@ from loadtest.report.sections.charts import (
     latencies,
     throughput,
 )
+from loadtest.report.stops import sentences
 from loadtest.report.words import listing, plural, seconds, utc
 from loadtest.types import Stage as PlannedStage
 
@@ -50,7 +51,8 @@ def _stage(report: Report, position: int, charts: StageCharts) -> Html:
         [error_chart(stage, series) for series in charts.series],
     ]
     grids = [h("div", row, class_="charts many" if len(row) > 2 else "charts") for row in rows]
-    about = h("p", _about(charts, planned), class_="lead")
+    told = [_about(charts, planned), *sentences(report.summary, charts.stage)]
+    about = [h("p", words, class_="lead") for words in told]
     return h("div", h("h3", f"Stage {charts.stage}"), about, grids, class_="stage")
 
 
