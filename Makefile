@@ -1,10 +1,11 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
 # make lock   resolve the lock files anew
 # make test-external   test against servers that nobody here wrote
+# make bench   measure precision and cost against a server that keeps the truth     make bench-definitions   other tools' definitions
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-external lint lock
+.PHONY: demo test test-external lint lock bench bench-definitions
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -43,6 +44,17 @@ test: lint
 test-external: .venv/dev.stamp .venv-external/stamp
 	$(BIN)/pytest tests/external
 
+.venv-bench/server/stamp: requirements-bench.lock
+	@test -x .venv-bench/server/bin/python || $(PYTHON) -m venv .venv-bench/server
+	@.venv-bench/server/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: .venv/dev.stamp .venv-bench/server/stamp
+	$(BIN)/python -m bench.run
+
+bench-definitions: .venv/dev.stamp
+	$(BIN)/python -m bench.definitions
+
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group grafana -c requirements.lock -o requirements-grafana.lock
@@ -51,3 +63,4 @@ lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group external -o requirements-external.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group image -c requirements.lock -o requirements-image.lock
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group sbom -o requirements-sbom.lock
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --group bench -o requirements-bench.lock

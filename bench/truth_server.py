@@ -6,7 +6,8 @@ It prints the address it serves, and ends when its standard input does. A stream
 in an HTTP chunk and a write of its own: the first `--ttft-ms` after the request was read, the others `--itl-ms` apart.
 A request that does not stream is answered at once. `GET /truth` returns, and forgets, what was recorded:
 
-    {"cpu_s": of this process so far, "most_in_flight": streams, "requests": [one for each answer that was finished]}
+    {"loop": module of the event loop, "cpu_s": of this process so far, "most_in_flight": streams,
+     "requests": [one for each answer that was finished]}
 
 with, in nanoseconds of the real-time clock, for each request:
 
@@ -22,6 +23,7 @@ Sockets are driven directly, not through asyncio's transports, since those hide 
 import argparse
 import asyncio
 import json
+import os
 import resource
 import socket
 import ssl
@@ -31,7 +33,10 @@ from itertools import count
 from time import time_ns
 from typing import Any
 
-import uvloop
+try:
+    from uvloop import run
+except ImportError:  # as in the project's tests; slower, and the truth says which it was
+    from asyncio import run
 
 SO_TIMESTAMPNS = 35
 READ_BYTES = 65536
@@ -96,6 +101,7 @@ class Truth:
     def report(self) -> bytes:
         used = resource.getrusage(resource.RUSAGE_SELF)
         report = {
+            "loop": run.__module__,
             "cpu_s": used.ru_utime + used.ru_stime,
             "most_in_flight": self.most_in_flight,
             "requests": self.requests,
@@ -319,10 +325,15 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     server = Server(options(), loop)
     ended = asyncio.Event()
-    loop.add_reader(sys.stdin, lambda: ended.set() if not sys.stdin.buffer.raw.read(4096) else None)  # type: ignore[attr-defined]
+
+    def on_stdin() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            ended.set()
+
+    loop.add_reader(sys.stdin.fileno(), on_stdin)
     print(server.url, flush=True)
     await ended.wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    run(main())
