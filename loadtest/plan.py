@@ -10,7 +10,7 @@ where one could stand never quotes what stands there.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from loadtest import dialects, proxies, rules, shape, tokens, yamltext
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
-from loadtest.types import Fleet, Plan, Slo, Stage, Target
+from loadtest.types import Fleet, Gpu, Plan, Slo, Stage, Target
 from loadtest.validity import RULES
 
 MAX_BYTES = 256 * 1024
@@ -146,6 +146,20 @@ def resolve_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict[st
     return keys
 
 
+def resolve_gpu_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The secret of each source of `gpu:` that has a key, by the source's name. They stay with the driver, which is why
+    they are not among `resolve_keys`. Raises PlanError, which never quotes one."""
+    keys, problems = {}, []
+    for source in plan.gpu.sources if plan.gpu else ():
+        if source.key is not None:
+            try:
+                keys[source.name] = _resolved(source.key, environ)
+            except ValueError as e:
+                problems.append(f"gpu source {source.name} has no usable key: {e}")
+    _raise_any(problems)
+    return keys
+
+
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -199,9 +213,19 @@ def _with_absolute_paths(plan: Plan, base_dir: Path) -> Plan:
             for target in plan.targets
         ],
         prompts=replace(prompts, path=absolute(prompts.path)) if isinstance(prompts, Dataset) else prompts,
+        gpu=_with_absolute_gpu(plan.gpu, key, absolute),
         fleet=replace(plan.fleet, listeners=absolute(plan.fleet.listeners)),
         store=plan.store if "://" in (plan.store or "") else absolute(plan.store),
     )
+
+
+def _with_absolute_gpu(
+    gpu: Gpu | None, key: Callable[[str | None], str | None], absolute: Callable[[str | None], str | None]
+) -> Gpu | None:
+    if gpu is None:
+        return None
+    sources = [replace(s, key=key(s.key), ca_file=absolute(s.ca_file)) for s in gpu.sources]
+    return replace(gpu, sources=sources)
 
 
 def _with_tokenizers_beside(plan: Plan, base_dir: Path) -> Plan:

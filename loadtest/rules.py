@@ -19,7 +19,7 @@ from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
 from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
 from loadtest.stats import parse_stat
-from loadtest.types import Plan, Slo, Stage, StopWhen, Target, Timeouts
+from loadtest.types import GpuSource, Plan, Slo, Stage, StopWhen, Target, Timeouts
 from loadtest.validity import RULES
 
 _SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
@@ -28,6 +28,7 @@ _SECRET_IN_BODY = re.compile(r"(api|secret)[-_]?key|(access|auth)[-_]token|clien
 _LOOKS_SECRET = re.compile(r"\b(Bearer|Basic)\s+[^\s{]|\b(sk|gsk|hf|nvapi|xai)[-_][A-Za-z0-9_-]{8}", re.I)
 _BY_REFERENCE = re.compile(r"([A-Za-z][A-Za-z-]{0,15} )?\{key\}")
 MOST_ROUNDS = 1000  # a plan as it is run has as many stages
+_METRIC = re.compile(r"[a-z][a-z0-9_.]{0,99}")
 _SET_KEY = "set key: env:NAME or file:PATH"
 
 
@@ -47,6 +48,11 @@ def problems(plan: Plan) -> Iterator[str]:
     yield from _stop_in(plan)
     yield from _goodput(plan)
     yield from _validity(plan)
+    if plan.gpu is not None:
+        yield from _repeated_names("gpu.sources", [source.name for source in plan.gpu.sources])
+        names = [target.name for target in plan.targets]
+        for i, source in enumerate(plan.gpu.sources):
+            yield from (f"gpu.sources[{i}].{problem}" for problem in _gpu_source(source, names))
     yield from _store(plan.store)
 
 
@@ -338,6 +344,32 @@ def _validity(plan: Plan) -> Iterator[str]:
             yield f"validity.{name} is {limit:g}; it must be at least 0"
         elif RULES[name].unit == "share" and limit > 1:
             yield f"validity.{name} is {limit:g}; it is a share, so it must be at most 1: 1% is 0.01"
+
+
+def _gpu_source(source: GpuSource, targets: Sequence[str]) -> Iterator[str]:
+    if source.kind == "nvml":
+        for key in ("url", "key", "ca_file"):
+            if getattr(source, key):
+                yield f"{key} is given; leave it out, nvml reads the GPUs of the machine that drives the run"
+    elif secrets := list(_url_secrets(source.url)):
+        yield from secrets
+    elif not _is_http(source.url):
+        yield "url must be http:// or https://, a host, and the path of its metrics: http://node1:9400/metrics"
+    for target, devices in source.targets.items():
+        if target not in targets:
+            yield from _known("targets", target, targets)
+        if not devices:
+            yield f'targets.{target} has no device; write ["*"] for all of this source, or their indices: ["0", "1"]'
+    for metric, name in source.metrics.items():
+        if not _METRIC.fullmatch(name):
+            yield f"metrics.{metric} is {name!r}; it must be a name such as engine.queue_length"
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname) and urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _store(store: str | None) -> Iterator[str]:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, calibrate, capacity, live, rounds, tokens
+from loadtest import __version__, calibrate, capacity, gpu, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.errors import ResultsNotStored, RunFailed
@@ -59,7 +59,7 @@ def run(
     plan = with_nonce(plans.load(path))
     if workers:
         plan = plans.with_workers(plan, workers)
-    keys = plans.resolve_keys(plan)
+    keys, gpu_keys = plans.resolve_keys(plan), plans.resolve_gpu_keys(plan)
     for warning in capacity.warnings(plan, calibrate.known(), calibrate.cores() if make_fleet is LocalFleet else None):
         print(f"warning: {warning}", file=sys.stderr)
     run_id = new_run_id()
@@ -69,7 +69,10 @@ def run(
         _begin_directory(directory, plan)
         with Recorder(database.address, plan, run_id) as recorder:
             view = live.view(quiet)
-            snapshot, stops = _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
+            with gpu.sampled(plan, gpu_keys, run_id, database.address):
+                snapshot, stops = _drive(
+                    plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder
+                )
             try:
                 figures = _report(database, snapshot, stops, directory)
             except StoreError as e:

@@ -163,6 +163,26 @@ class Fleet(PlanStruct, frozen=True, kw_only=True):
     listeners: Text | None = None  # a Python file that each worker imports; its Locust listeners hear the run
 
 
+class GpuSource(PlanStruct, frozen=True, kw_only=True):
+    """An exporter to ask, or the GPUs of this machine."""
+
+    name: Name
+    kind: Literal["auto", "dcgm", "amd", "vllm", "sglang", "tgi", "triton", "trtllm", "prometheus", "nvml"] = "auto"
+    url: Text = ""  # of what it shows; nvml has none
+    targets: dict[str, list[Text]] = {}  # target -> the devices here that serve it, by index or id; "*": all
+    metrics: dict[str, str] = {}  # its metric -> our name, beside those that are known
+    key: KeyReference | None = None  # sent as a Bearer token
+    ca_file: Text | None = None
+
+
+class Gpu(PlanStruct, frozen=True, kw_only=True):
+    """What to sample beside the requests."""
+
+    sources: Annotated[list[GpuSource], Meta(min_length=1, max_length=64)]
+    every_s: Annotated[float, Meta(ge=0.1, le=60)] = 1
+    stale_s: Annotated[float, Meta(gt=0, le=600)] = 5  # a value known to be older stands for nothing
+
+
 class Plan(PlanStruct, frozen=True, kw_only=True):
     """What to send where, when, and what is good enough."""
 
@@ -179,6 +199,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
     slos: list[Slo] = []
     goodput: dict[str, float] = {}  # metric -> limit, for one request
     validity: dict[str, float] = {}  # rule of validity.RULES -> limit in place of its default
+    gpu: Gpu | None = None
     fleet: Fleet = Fleet()
     kind: Kind = "load"
     store: Text | None = None

@@ -332,8 +332,8 @@ def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
         ("name: small", "nam: small", "nam is unknown; did you mean name?"),
         (
             "name: small",
-            "name: small\ngpu: {}",
-            "gpu is unknown; the keys here are name, targets, prompts, stages, seed",
+            "name: small\nbudget: {}",
+            "budget is unknown; the keys here are name, targets, prompts, stages, seed",
         ),
         ("rate: 5", "rate: 5, seed: 5", "stages[0].arrivals.seed is unknown; it belongs in the plan itself"),
         (

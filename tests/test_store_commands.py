@@ -127,7 +127,7 @@ def test_a_lost_table_is_named(tmp_path: Path) -> None:
 def test_every_column_and_attribute_is_documented(store: Store) -> None:
     page = (Path(__file__).parent.parent / "docs/store.md").read_text(encoding="utf-8")
     told = {part.partition("`")[0]: set(re.findall(r"^\| `([\w.]+)` \|", part, re.M)) for part in page.split("\n## `")}
-    for table in ("requests", "runs", "stages"):
+    for table in ("requests", "runs", "stages", "gpu_sources"):
         columns = {row["name"] for row in store.query(f"DESCRIBE TABLE {table}")}
         assert columns - told[table] == set(), table
     attributes = {*spans.ATTRIBUTES.values(), *spans.ARRAYS.values(), "loadtest.chunk_offset_ns", "loadtest.fault"}

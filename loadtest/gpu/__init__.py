@@ -1,0 +1,27 @@
+"""GPU and engine telemetry: what exporters show, sampled beside a run into the tables of the OpenTelemetry Collector.
+
+names.py says what is called how, series.py reads a source's text by it, scrape.py asks one source and scraper.py all of
+them, figures.py is the SQL that joins samples to requests.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from loadtest.store import Address
+from loadtest.types import Plan
+
+
+@contextmanager
+def sampled(plan: Plan, keys: Mapping[str, str], run: str, address: Address) -> Iterator[None]:
+    """Within it, what the plan's `gpu:` names is sampled. Raises PlanError where a source can never answer."""
+    if plan.gpu is None:
+        yield
+        return
+    from loadtest.gpu.scraper import Scraper  # httpx: a fifth of a second that others need not wait
+
+    scraper = Scraper(plan.gpu, keys, {"loadtest.run": run, "loadtest.kind": plan.kind}, address)
+    with scraper:
+        yield
+    if scraper.given_up:
+        print(f"warning: {scraper.given_up} samplings of GPUs and engines were not stored", file=sys.stderr)

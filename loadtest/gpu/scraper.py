@@ -1,0 +1,199 @@
+"""Every source of a plan, asked once a step for as long as a run goes on, into the store: a thread with an event loop.
+
+Steps are those of the clock, `every_s` long, and sources are asked in the middle of each, so that a sample falls into its
+step even if it is a little late. A step that was missed is a failed scrape by the word `late`. The store is written beside
+it, one batch at a time: what it does not take waits, so that a slow store holds no scrape up.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from loadtest import __version__
+from loadtest.gpu.scrape import Scrape, Source
+from loadtest.gpu.series import Series
+from loadtest.spans import RESOURCE
+from loadtest.store import Address, Store, StoreError
+from loadtest.telemetry import CUMULATIVE, SCOPE
+from loadtest.types import Gpu
+
+MOST_WAITING = 2000
+"""Scrapes that wait for the store; of more, the oldest are given up and counted."""
+LAST_TRIES = 3
+MOST_MISSED = 60
+"""Steps in a row that are booked one by one."""
+
+
+class Scraper:
+    """Within `with`. Raises PlanError where a source can never answer. `latest` holds each source's last scrape."""
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        keys: Mapping[str, str],
+        common: Mapping[str, str],
+        address: Address | None,
+        on_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.latest: dict[str, Scrape] = {}
+        self.given_up = 0
+        self._gpu = gpu
+        self._common = common
+        self._on_step = on_step
+        self._sources = [Source(source, keys.get(source.name), common, gpu.every_s) for source in gpu.sources]
+        self._writer = Writer(address, gpu, common["loadtest.run"]) if address else None
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._go()), name="scraper", daemon=True)
+
+    def __enter__(self) -> "Scraper":
+        self._thread.start()
+        self._running.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _go(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._running.set()
+        writing: asyncio.Task[None] | None = None
+        step_ns = int(self._gpu.every_s * 1e9)
+        step = time.time_ns() // step_ns
+        while not await self._stopped_before(step * step_ns + step_ns // 2):
+            scrapes = await asyncio.gather(*(source.scrape() for source in self._sources))
+            next_step = max(step + 1, (time.time_ns() - step_ns // 2) // step_ns + 1)
+            for late in islice(range(step + 1, next_step), MOST_MISSED):
+                scrapes += [source.missed(late * step_ns + step_ns // 2) for source in self._sources]
+            step = next_step
+            self.latest |= {scrape.source: scrape for scrape in scrapes}
+            self._on_step()
+            if self._writer:
+                self._writer.add(scrapes)
+                if writing is None or writing.done():
+                    writing = asyncio.create_task(asyncio.to_thread(self._writer.write))
+        for source in self._sources:
+            await source.close()
+        if self._writer:
+            if writing:
+                await writing
+            await asyncio.to_thread(self._writer.close)
+            self.given_up = self._writer.given_up
+
+    async def _stopped_before(self, at_ns: int) -> bool:
+        try:
+            async with asyncio.timeout(max(at_ns - time.time_ns(), 0) / 1e9):
+                await self._stop.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Writer:
+    """Scrapes -> rows. `add` is of the loop, the rest of one other thread at a time."""
+
+    def __init__(self, address: Address, gpu: Gpu, run: str) -> None:
+        self.given_up = 0
+        self._address = address
+        self._gpu = gpu
+        self._run = run
+        self._store: Store | None = None
+        self._lock = threading.Lock()
+        self._waiting: list[Scrape] = []
+        self._batch: list[Scrape] = []  # inserted with one token until the store has it
+        self._number = 0
+
+    def add(self, scrapes: Sequence[Scrape]) -> None:
+        with self._lock:
+            self._waiting += scrapes
+            if (over := len(self._waiting) - MOST_WAITING) > 0:
+                self.given_up += over
+                del self._waiting[:over]
+
+    def write(self) -> None:
+        """Store what waits; where the store does not take it, it goes on waiting."""
+        try:
+            self._write()
+        except StoreError:
+            pass  # it is said at the end, by how many were given up
+
+    def close(self) -> None:
+        for attempt in range(LAST_TRIES):
+            if attempt:
+                time.sleep(attempt)
+            self.write()
+            if not self._batch and not self._waiting:
+                break
+        self.given_up += len(self._batch) + len(self._waiting)
+        if self._store:
+            self._store.close()
+
+    def _write(self) -> None:
+        if not self._batch:
+            with self._lock:
+                self._batch, self._waiting = self._waiting, []
+        if not self._batch:
+            return
+        store = self._store or self._begin()
+        for table in ("gauge", "sum"):
+            if rows := columns(self._batch, table):
+                store.insert(f"otel_metrics_{table}", rows, f"{self._run}-samples-{self._number}")
+        self._batch = []
+        self._number += 1
+
+    def _begin(self) -> Store:
+        self._store = store = Store.connect(self._address)
+        sources = self._gpu.sources
+        rows: dict[str, list[Any]] = {
+            "run": [self._run] * len(sources),
+            "source": [source.name for source in sources],
+            "kind": [source.kind for source in sources],
+            "url": [source.url for source in sources],
+            "targets": [source.targets for source in sources],
+            "every_s": [self._gpu.every_s] * len(sources),
+            "stale_s": [self._gpu.stale_s] * len(sources),
+            "since": [time.time_ns()] * len(sources),
+        }
+        store.insert("gpu_sources", rows, f"{self._run}-gpu-sources")
+        return store
+
+
+def columns(scrapes: Sequence[Scrape], table: str) -> dict[str, list[Any]]:
+    """Rows of otel_metrics_gauge, whose StartTimeUnix is since when the value may be as it is, or of otel_metrics_sum,
+    where it is 0: since when a source counts is not known."""
+    series: list[Series] = []
+    values: list[float] = []
+    at_ns: list[int] = []
+    start_ns: list[int] = []
+    for scrape in scrapes:
+        at, since = scrape.at_ns, min(scrape.from_ns or scrape.at_ns, scrape.at_ns)
+        for each, value in (*scrape.samples, *scrape.own):
+            if each.table == table:
+                series.append(each)
+                values.append(value)
+                at_ns.append(at)
+                start_ns.append((since if each.hardware else at) if table == "gauge" else 0)
+    n = len(series)
+    if not n:
+        return {}
+    out: dict[str, list[Any]] = {
+        "ResourceAttributes": [RESOURCE] * n,
+        "ScopeName": [SCOPE] * n,
+        "ScopeVersion": [__version__] * n,
+        "ServiceName": [RESOURCE["service.name"]] * n,
+        "MetricName": [each.name for each in series],
+        "MetricUnit": [each.unit for each in series],
+        "Attributes": [each.attributes for each in series],
+        "StartTimeUnix": start_ns,
+        "TimeUnix": at_ns,
+        "Value": values,
+    }
+    if table == "sum":
+        out |= {"AggregationTemporality": [CUMULATIVE] * n, "IsMonotonic": [True] * n}
+    return out
