@@ -42,9 +42,7 @@ def by_the_reference(text: str) -> list[tuple[Found, float]]:
 
 
 metric_names = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,8}", fullmatch=True)
-label_names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,5}", fullmatch=True).filter(
-    lambda n: not n.startswith("__")
-)
+label_names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,5}", fullmatch=True).filter(lambda n: not n.startswith("__"))
 label_values = st.text(
     st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]) | st.sampled_from('\\"\n{}#, ='), max_size=8
 )
