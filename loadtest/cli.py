@@ -68,11 +68,17 @@ def run(
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the results go; runs/<run id> unless given.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No live view; the results only.")] = False,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", help="The run's id, for a scheduler: one that the store knows is refused."),
+    ] = None,
 ) -> None:
     """Run a plan: drive its load, store every request, write the report."""
     from loadtest import session
 
-    raise typer.Exit(session.run(plan, make_fleet=_fleet_on(on), workers=workers, store=store, out=out, quiet=quiet))
+    raise typer.Exit(
+        session.run(plan, make_fleet=_fleet_on(on), workers=workers, store=store, out=out, quiet=quiet, run_id=run_id)
+    )
 
 
 @app.command()

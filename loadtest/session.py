@@ -4,6 +4,7 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from opentelemetry.trace import Tracer, set_span_in_context
 from loadtest import __version__, calibrate, capacity, gpu, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
-from loadtest.errors import ResultsNotStored, RunFailed
+from loadtest.errors import ResultsNotStored, RunFailed, UserError
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
 from loadtest.recorder import Recorder
@@ -49,11 +50,18 @@ RUNS = """
     ) AS r USING run
     ORDER BY started_ns"""
 """A run that goes on, or whose driver was killed, is known from its events alone."""
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
 
 
 def run(
-    path: Path, make_fleet: MakeFleet, workers: int | None, store: str | None, out: Path | None, quiet: bool
+    path: Path,
+    make_fleet: MakeFleet,
+    workers: int | None,
+    store: str | None,
+    out: Path | None,
+    quiet: bool,
+    run_id: str | None = None,
 ) -> int:
     """Run the plan at `path`. Returns the exit status; raises UserError before anything is sent."""
     plan = with_nonce(plans.load(path))
@@ -62,10 +70,11 @@ def run(
     keys, gpu_keys = plans.resolve_keys(plan), plans.resolve_gpu_keys(plan)
     for warning in capacity.warnings(plan, calibrate.known(), calibrate.cores() if make_fleet is LocalFleet else None):
         print(f"warning: {warning}", file=sys.stderr)
-    run_id = new_run_id()
+    run_id = _good_id(run_id) if run_id is not None else new_run_id()
     directory = (out or Path("runs") / run_id).resolve()
     with Interrupts().caught() as interrupts, open_store(plan.store if store is None else store) as database:
         database.migrate()
+        _refuse_known(database, run_id)
         _begin_directory(directory, plan)
         with Recorder(database.address, plan, run_id) as recorder:
             view = live.view(quiet)
@@ -83,6 +92,22 @@ def run(
             recorder.say_verdicts(figures)
     live.final(figures, directory, store or plan.store)
     return exit_status(figures, snapshot.interrupted)
+
+
+def _good_id(run_id: str) -> str:
+    if not RUN_ID.fullmatch(run_id):
+        raise UserError(
+            f"--run-id is {run_id!r}; write 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    return run_id
+
+
+def _refuse_known(store: Store, run_id: str) -> None:
+    """A run id runs once: whoever starts jobs may start one again, which would repeat load that somebody pays for."""
+    if store.query(f"SELECT run FROM ({RUNS}) WHERE run = {{run:String}}", {"run": run_id}):
+        raise RunFailed(
+            f"the run {run_id} is in the store {store.address} already, and a run id runs once; nothing was sent"
+        )
 
 
 def _begin_directory(directory: Path, plan: Plan) -> None:

@@ -262,3 +262,20 @@ def test_validate_says_what_it_would_send(place: Place) -> None:
     status, out, _ = place.run("validate", "--schema")
     assert status == 0
     assert json.loads(out)["$schema"].startswith("https://json-schema.org/")
+
+
+def test_a_run_id_runs_once(place: Place, provider: str):
+    plan = place.plan(provider, rate=5, duration_s=1)
+    code, _, err = place.run("run", plan, "--quiet", "--run-id", "nightly-1")
+    assert code == 5, err  # five requests decide nothing
+    assert json.loads((place.directory / "runs/nightly-1/summary.json").read_text())["run"] == "nightly-1"
+
+    code, _, err = place.run("run", plan, "--quiet", "--run-id", "nightly-1", "--out", place.directory / "again")
+    assert code == 2
+    assert "nightly-1 is in the store" in err
+    assert "a run id runs once" in err
+    assert not (place.directory / "again").exists()  # nothing was begun, nothing sent
+
+    code, _, err = place.run("run", plan, "--quiet", "--run-id", "../etc")
+    assert code == 2
+    assert "--run-id is '../etc'" in err
