@@ -1,11 +1,12 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
+# make dashboards-types   check Grafana's dashboards against Grafana's own types (needs npm)
 # make lock   resolve the lock files anew
 # make test-external   test against servers that nobody here wrote
 # make bench   measure precision and cost against a server that keeps the truth     make bench-definitions   other tools' definitions
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-external lint lock bench bench-definitions
+.PHONY: demo test test-external lint lock bench bench-definitions dashboards-types
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -54,6 +55,13 @@ bench: .venv/dev.stamp .venv-bench/server/stamp
 
 bench-definitions: .venv/dev.stamp
 	$(BIN)/python -m bench.definitions
+
+tests/grafana_schema/node_modules/stamp: tests/grafana_schema/package-lock.json
+	npm ci --prefix tests/grafana_schema --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+dashboards-types: .venv/dev.stamp tests/grafana_schema/node_modules/stamp
+	$(BIN)/pytest tests/test_grafana_types.py
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock

@@ -43,6 +43,8 @@ ERROR = Variable("error", "Error", several=False)
 TRACE = Variable("trace", "Trace", several=False)
 KIND = Variable("kind", "Kind", options=("load", "capacity", "probe"))
 
+VARIABLES = (RUN, TARGET, MODEL, REGION, STAGE, KIND, OBJECTIVE, METRIC, ERROR, TRACE)
+
 DASHBOARDS = (
     Dashboard(
         name="live",
@@ -229,6 +231,7 @@ PANELS = (
         name="errors",
         title="Errors by word",
         question="What goes wrong, and since when?",
+        labels=("target", "error"),
         view="time series",
         sql=q.errors_over_time(),
         unit="count",
@@ -251,6 +254,7 @@ PANELS = (
         name="generator-lag",
         title="Generator: delay of its own",
         question="Does the generator send on time and read at once, so that the figures above are the endpoint's?",
+        labels=(),
         view="time series",
         metrics=("schedule_lag_ms", "read_lag_ms"),
         sql=q.generator_lag(),
@@ -264,6 +268,7 @@ PANELS = (
         name="generator-cpu",
         title="Generator: CPU",
         question="Is a worker short of its core?",
+        labels=("worker",),
         view="time series",
         sql=q.worker_cpu(),
         unit="share",

@@ -257,7 +257,8 @@ EXPECTED = (
     "gpu.throttle.time", "gpu.throttle.active", "engine.queue_length", "engine.batch_size", "engine.kv_cache_utilization",
 )  # fmt: skip
 """What the GPU dashboard shows. Of a target that lacks one of them it says so."""
-_BOTH = "merge(currentDatabase(), '^otel_metrics_(gauge|sum)$')"
+_COLUMNS = "TimeUnix, MetricName, MetricUnit, Attributes, Value"
+_BOTH = f"(SELECT {_COLUMNS} FROM otel_metrics_gauge UNION ALL SELECT {_COLUMNS} FROM otel_metrics_sum)"
 _VALUE = "argMax(Value, TimeUnix)"
 
 
