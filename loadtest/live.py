@@ -26,6 +26,7 @@ from rich.text import Text
 
 from loadtest.definitions import DEFINITIONS
 from loadtest.progress import WINDOW_S, Progress, TargetProgress, Watch
+from loadtest.report import stops, warm_ups
 from loadtest.report.headline import (
     State,
     account_lines,
@@ -37,7 +38,6 @@ from loadtest.report.headline import (
     warm_up_line,
 )
 from loadtest.report.model import SloRow, StageFigures, Summary, summary_of
-from loadtest.report.stops import sentences
 from loadtest.report.words import (
     NOT_KNOWN,
     count,
@@ -383,7 +383,8 @@ def _stages(summary: Summary, width: int) -> Iterator[Text]:
         for index, (name, target) in enumerate(summary.targets.items()):
             if stage in target.stages:
                 yield from _target_lines(plan.name(index, name), target.stages[stage], plan)
-        yield from (Text(f"  {sentence}", style="dim") for sentence in sentences(summary, stage))
+        told = (*stops.sentences(summary, stage), *warm_ups.sentences(summary, stage))
+        yield from (Text(f"  {sentence}", style="dim") for sentence in told)
 
 
 def _target_lines(name: Text, own: StageFigures, plan: Layout) -> Iterator[Text]:

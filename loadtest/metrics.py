@@ -34,6 +34,7 @@ from typing import Literal, NamedTuple
 
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import Stat, parse_stat
+from loadtest.steady import BATCH, MOST_BATCHES
 from loadtest.types import TOKEN_KINDS, Metric
 
 BY = ("stage", "target")
@@ -427,6 +428,23 @@ def rows(names: Sequence[str], where: str) -> str:
     who = ("run", "stage", "target", "seq", "attempt", "trace_id", sent, "error", "fault")
     values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m) for m in metrics}
     return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics)} WHERE {where} ORDER BY t_ns"
+
+
+def batch_means(name: str, where: str, size: int = BATCH, most: int = MOST_BATCHES) -> str:
+    """Means of the logarithms of consecutive values above 0, for each target, in the order of sending.
+
+    Columns: `target`, `batch`, `n`: how many values (`size`, or as many as make at most `most` batches), `first_ns`: when the
+    first of them was sent, `mean`. Values that do not fill a last batch are left out.
+    """
+    positions = (
+        f"SELECT target, t_ns, {name} AS value, row_number() OVER (PARTITION BY target ORDER BY t_ns) - 1 AS position, "
+        f"greatest({size}, intDiv(count() OVER (PARTITION BY target) + {most - 1}, {most})) AS size "
+        f"FROM ({rows([name], where)}) WHERE {name} > 0"
+    )
+    return (
+        "SELECT target, intDiv(position, size) AS batch, count() AS n, min(t_ns) AS first_ns, avg(log(value)) AS mean "
+        f"FROM ({positions}) GROUP BY target, batch HAVING n = any(size) ORDER BY target, batch"
+    )
 
 
 def order_statistics(name: str, levels: Sequence[float], limit: float, where: str, *, by: Sequence[str] = BY) -> str:

@@ -246,6 +246,42 @@ def test_gaps_taken_as_independent_would_not_cover() -> None:
     assert coverage(300, holds) < 0.6
 
 
+# Requests under load are not independent: what the same intervals are then worth, which report and docs say
+
+
+def in_a_queue(rng: Random, n: int, load: float) -> list[float]:
+    """Times in the system at a single server that has been busy for a while (Lindley's recursion)."""
+    wait, out = 0.0, []
+    for _ in range(300 + n):
+        service = rng.expovariate(1)
+        out.append(wait + service)
+        wait = max(0.0, wait + service - rng.expovariate(load))
+    return out[300:]
+
+
+@pytest.mark.parametrize(("load", "least", "most"), [(0.2, 0.75, 0.97), (0.5, 0.35, 0.8), (0.8, 0.05, 0.45)])
+@pytest.mark.parametrize("level", [0.5, 0.99])
+def test_within_one_stage_intervals_cover_the_less_the_busier_it_is(
+    load: float, least: float, most: float, level: float
+) -> None:
+    """Each interval of 1,000 requests: of the percentile, of the share beyond its true value, of the mean."""
+    truth, n = -math.log(1 - level) / (1 - load), 1000
+    low, high = stats.quantile_ranks(n, level)
+    assert low is not None
+    assert high is not None
+    found = {"percentile": 0, "share": 0, "mean": 0}
+    rng = Random(20)
+    for _ in range(100):
+        values = sorted(in_a_queue(rng, n, load))
+        found["percentile"] += values[low] <= truth <= values[high]
+        ends = stats.share_interval(sum(value > truth for value in values), n)
+        found["share"] += ends[0] <= 1 - level <= ends[1]
+        mean = math.fsum(values) / n
+        ends = stats.mean_interval(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)), n)  # type: ignore[assignment]
+        found["mean"] += ends[0] <= 1 / (1 - load) <= ends[1]
+    assert all(least <= covered / 100 <= most for covered in found.values()), found
+
+
 # The stat of a figure
 
 

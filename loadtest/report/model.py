@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from loadtest.report.compare import Comparison
 from loadtest.report.others import Said
+from loadtest.steady import WarmUp
 from loadtest.types import FAULT_OF, Metric, Plan
 from loadtest.validity import Judged, Stop
 
@@ -110,6 +111,7 @@ class AfterRetries(Struct, kw_only=True):
 
 
 class StageFigures(Struct, kw_only=True):
+    warm_up: WarmUp = WarmUp(found="unknown")
     requests: int = 0
     ok: int = 0
     errors: dict[str, int] = {}

@@ -7,7 +7,7 @@ JSON has no infinity. A figure that is +infinity (too many requests failed for t
 the key `infinite` beside it lists its name: {"p50": 210.5, "p99": null, ..., "infinite": ["p99", "p999", "mean"]}.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from math import isinf
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from loadtest import __version__, metrics, validity, verdict
+from loadtest import __version__, metrics, steady, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
 from loadtest.report.compare import compare
@@ -45,6 +45,10 @@ DISTRIBUTIONS = (
 OF_THE_GENERATOR = ("read_lag_ms", "schedule_lag_ms", "uncertainty_ms")
 
 
+SETTLES = ("ttft_ms", "e2e_ms")
+FIRST_ROUND = f"{MEASURED} AND stage = {{stage:String}} AND {OF_SEQ} = 0"
+"""Each round begins anew."""
+
 _OUTCOMES = {0: "met", 1: "breached", 3: "INVALID", 5: "undecided", 130: "interrupted"}
 
 
@@ -55,6 +59,7 @@ class NoSuchRun(UserError):
 class _Named(Struct):
     name: str
     warmup: bool = False
+    arrivals: dict[str, Any] = {}
 
 
 class _Target(Struct):
@@ -108,7 +113,15 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "compare": msgspec.to_builtins(
             compare(read.ask, {s: of_stages[s]["rounds"] for s in stages if s in of_stages}, targets, plan.slos)
         ),
-        "targets": _targets(read, groups, counts, account.capped, retried, {t.name: t.price for t in plan.targets}),
+        "targets": _targets(
+            read,
+            groups,
+            counts,
+            account.capped,
+            retried,
+            {t.name: t.price for t in plan.targets},
+            [stage.name for stage in plan.stages if stage.arrivals.get("kind") == "ramp"],
+        ),
     }
     status = exit_status(out, account.interrupted)
     return out | {"exit_status": status, "outcome": _OUTCOMES[status] if status or plan.slos else "done"}
@@ -217,6 +230,23 @@ class _Reader:
             for row in self._store.query(sql, {"run": self._run})
         }
 
+    def warm_ups(self, stage: str) -> dict[str, steady.WarmUp]:
+        """What looks like warm-up in a measured stage, or in its first round, by target."""
+        [start] = self._store.query(
+            "SELECT min(start_ns) AS ns FROM stages WHERE run = {run:String} AND stage = {stage:String}",
+            {"run": self._run, "stage": stage},
+        )
+        found: dict[str, list[steady.WarmUp]] = {}
+        for name in SETTLES:
+            by_target: dict[str, list[Row]] = {}
+            for row in self._store.query(metrics.batch_means(name, FIRST_ROUND), {"run": self._run, "stage": stage}):
+                by_target.setdefault(row["target"], []).append(row)
+            for target, rows in by_target.items():
+                beginning = steady.beginning([row["mean"] for row in rows])
+                first_s = [(row["first_ns"] - start["ns"]) / 1e9 for row in rows]
+                found.setdefault(target, []).append(steady.warm_up(beginning, name, first_s, rows[0]["n"]))
+        return {target: steady.worst(each) for target, each in found.items()}
+
     def windows_s(self) -> dict[str, float]:
         rows = self._store.query(
             "SELECT stage, sum(end_ns - start_ns) AS window_ns FROM "
@@ -289,6 +319,7 @@ def _targets(
     capped: Mapping[str, Mapping[str, int]],
     retried: Mapping[Group, int],
     prices: Mapping[str, Price | None],
+    ramps: Collection[str],
 ) -> dict[str, Any]:
     after = _after_retries(read, retried) if retried else {}
     names = (*RATES, "error_rate", *DISTRIBUTIONS)
@@ -297,12 +328,14 @@ def _targets(
     plain = read.figures((*names, "uncertainty_ms"), metrics.STATS, stored, failures=False)
     other = read.figures(DISTRIBUTIONS, metrics.STATS, failed, failures=True) if failed else {}
     with_failures = {group: row | other.get(group, {}) for group, row in plain.items()}
+    warm_ups = {stage: read.warm_ups(stage) if stage not in ramps else {} for stage, _ in groups}
     out: dict[str, Any] = {}
     for stage, target in groups:
         group = (stage, target)
         of_stage = _stage(counts.get(group, {}), plain.get(group, {}), with_failures.get(group, {}))
         of_stage["saturated"] = capped.get(stage, {}).get(target, 0) > 0
         of_stage["after_retries"] = after.get(group)
+        of_stage["warm_up"] = msgspec.to_builtins(warm_ups[stage].get(target, steady.WarmUp(found="unknown")))
         price = prices[target]
         of_stage["cost"] = _cost(of_stage, price) if price else None
         out.setdefault(target, {"stages": {}})["stages"][stage] = of_stage

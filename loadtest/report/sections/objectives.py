@@ -33,8 +33,8 @@ def objectives(report: Report) -> Html:
 MLPERF = "MLPerf's early-stopping rule: the interval's ends are at 99% each"
 LEAD = (
     "An objective is met when the whole 95% interval of its figure keeps the limit, breached when the whole interval is"
-    " beyond it, and undecided in between. A failed request counts as infinitely slow. Intervals hold for this stage of"
-    " this run: requests under load are not independent, so they do not bound another day."
+    " beyond it, and undecided in between. A failed request counts as infinitely slow. Intervals are conditional on"
+    " this stage of this run: requests under load are not independent, so they do not bound another stage or day."
 )
 
 

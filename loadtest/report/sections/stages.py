@@ -2,6 +2,7 @@
 
 import msgspec
 
+from loadtest.report import stops, warm_ups
 from loadtest.report.figures import Axis, Line, Spec, XAxis, figure, spans_decades
 from loadtest.report.markup import Html, h
 from loadtest.report.model import Report, StageCharts, Stat
@@ -16,7 +17,6 @@ from loadtest.report.sections.charts import (
     latencies,
     throughput,
 )
-from loadtest.report.stops import sentences
 from loadtest.report.words import listing, plural, seconds, utc
 from loadtest.types import Stage as PlannedStage
 
@@ -51,7 +51,11 @@ def _stage(report: Report, position: int, charts: StageCharts) -> Html:
         [error_chart(stage, series) for series in charts.series],
     ]
     grids = [h("div", row, class_="charts many" if len(row) > 2 else "charts") for row in rows]
-    told = [_about(charts, planned), *sentences(report.summary, charts.stage)]
+    told = [
+        _about(charts, planned),
+        *stops.sentences(report.summary, charts.stage),
+        *warm_ups.sentences(report.summary, charts.stage),
+    ]
     about = [h("p", words, class_="lead") for words in told]
     return h("div", h("h3", f"Stage {charts.stage}"), about, grids, class_="stage")
 
