@@ -32,6 +32,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from loadtest.gpu.figures import joined
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import Stat, parse_stat
 from loadtest.steady import BATCH, MOST_BATCHES
@@ -307,6 +308,19 @@ _ALL = (
         "whatever became of them. Null where the kernel did not stamp the chunks.",
     ),
     Metric(
+        name="gpu_utilization",
+        unit="%",
+        kind="request",
+        better="higher",
+        sql="100 * sampled",
+        sampled="hw.gpu.utilization",
+        population="requests",
+        doc="What the GPUs behind the target did while the request was under way: the mean over the devices that the "
+        "plan's `gpu:` maps to the target, and over the steps of its `every_s` that overlap [sent, done], over all "
+        "requests whatever became of them. Replicas are context: which of them a request met is not known. Null where no "
+        "sample was taken, or what a source showed was older than `stale_s` (docs/gpu.md).",
+    ),
+    Metric(
         name="uncertainty_ms",
         unit="ms",
         kind="request",
@@ -360,7 +374,7 @@ def figures(
     parts = [_aggregates(metric, parsed, _Rows(where, by), failures) for metric in metrics]
     columns = {name: sql for part in parts for name, sql in part.columns.items()}
     named = {name: sql for part in parts for name, sql in part.named.items()}
-    return _select(_Columns(columns, named), _source(metrics, table), where, by)
+    return _select(_Columns(columns, named), _source(metrics, where, table), where, by)
 
 
 def series(
@@ -391,11 +405,11 @@ def series(
     if metric.kind != "rate":
         keys = (t_ns, *by)
         columns = _aggregates(metric, [parse_stat(stat) for stat in stats], _Rows(where, keys), failures)
-        return _select(columns, _source([metric]), where, keys)
+        return _select(columns, _source([metric], where), where, keys)
     columns = _Columns(
         {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": "if(isNaN(sum(amount)), NULL, sum(amount))"}
     )
-    source = f"{_source([metric])} ARRAY JOIN {metric.sql} AS amount, {metric.at} AS at_ns"
+    source = f"{_source([metric], where)} ARRAY JOIN {metric.sql} AS amount, {metric.at} AS at_ns"
     return _select(columns, source, where, (t_ns, *by))
 
 
@@ -411,7 +425,7 @@ def heatmap(name: str, where: str, step_ns: int | str, *, by: Sequence[str] = BY
     values = of.sql if metric.kind == "pooled" else f"[{of.sql}]"
     low = f"roundDown(assumeNotNull(value), [{edges}]) AS low"
     high = f"transform(low, [{edges}], [{edges.partition(', ')[2]}, inf])"
-    source = f"requests ARRAY JOIN {values} AS value"
+    source = f"{_source([metric], where)} ARRAY JOIN {values} AS value"
     condition = f"{where} AND {window.of_requests} AND {of.condition} AND value IS NOT NULL"
     keys = (bucket(SENT_NS, step_ns), *by, low)
     return _select(_Columns({"high": high, "count": "count()"}), source, condition, keys)
@@ -427,7 +441,7 @@ def rows(names: Sequence[str], where: str) -> str:
     sent = "toUnixTimestamp64Nano(ts) AS t_ns"
     who = ("run", "stage", "target", "seq", "attempt", "trace_id", sent, "error", "fault")
     values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m) for m in metrics}
-    return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics)} WHERE {where} ORDER BY t_ns"
+    return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics, where)} WHERE {where} ORDER BY t_ns"
 
 
 def batch_means(name: str, where: str, size: int = BATCH, most: int = MOST_BATCHES) -> str:
@@ -461,7 +475,7 @@ def order_statistics(name: str, levels: Sequence[float], limit: float, where: st
     else:
         worse = f"countIf({of.condition} AND {_worse(metric, of.sql, limit)})"
     columns = {"q": _quantiles(metric, of, levels), "n": _number(metric, of), "worse": worse}
-    return _select(_Columns(columns), "requests", where, by)
+    return _select(_Columns(columns), _source([metric], where), where, by)
 
 
 def blocks(name: str, at: float, where: str, count: int) -> str:
@@ -615,7 +629,10 @@ def _count_worse(metric: Metric, of: _Values, limit: float) -> str:
     return f"arrayCount(v -> {_worse(metric, 'v', limit)}, {of.sql})"
 
 
-def _source(metrics: Iterable[Metric], table: str = "requests") -> str:
+def _source(metrics: Iterable[Metric], where: str, table: str = "requests") -> str:
+    metrics = list(metrics)
+    for gauge in {metric.sampled for metric in metrics if metric.sampled}:
+        table = f"({joined(table, gauge, where, 'sampled')}) AS requests"
     if not any(metric.kind == "rate" for metric in metrics):
         return table
     stages = (
@@ -623,7 +640,7 @@ def _source(metrics: Iterable[Metric], table: str = "requests") -> str:
         "sum(end_ns - start_ns) OVER (PARTITION BY run, stage) AS all_rounds_ns "
         "FROM (SELECT * FROM stages LIMIT 1 BY run, stage, round)"
     )
-    rows = f"SELECT *, {OF_SEQ} AS round FROM requests"
+    rows = f"SELECT *, {OF_SEQ} AS round FROM {table}"
     return f"({rows}) AS requests LEFT JOIN ({stages}) AS stages USING (run, stage, round)"
 
 
@@ -672,6 +689,7 @@ def catalogue() -> str:
         out += ["", f"## {m.name}", "", m.doc, "", "```sql", m.sql]
         out += ["-- at", m.at] if m.kind == "rate" else ["-- count", m.count] if m.kind == "pooled" else []
         out += ["-- of the rows", m.applies] if m.applies else []
+        out += ["-- sampled", m.sampled] if m.sampled else []
         out += ["```"]
     return "\n".join(out) + "\n"
 

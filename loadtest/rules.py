@@ -284,6 +284,10 @@ def _slo_in(slo: Slo, plan: Plan) -> Iterator[str]:
         return
     if slo.metric == "goodput" and not plan.goodput:
         yield "metric is 'goodput', but the plan does not say what is good; add goodput: {ttft_ms: 2000}"
+    if slo.metric in METRICS and METRICS[slo.metric].sampled:
+        served = {target for source in (plan.gpu.sources if plan.gpu else ()) for target in source.targets}
+        if not served & {target.name for target in plan.targets if slo.target in (None, target.name)}:
+            yield f"metric is {slo.metric!r}, but no source of gpu: names its target; add one, with targets"
     stages = [stage for stage in plan.stages if not stage.warmup and slo.stage in (None, stage.name)]
     yield from _measurable("metric", slo.metric, stages, [t for t in plan.targets if slo.target in (None, t.name)])
 

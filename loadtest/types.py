@@ -318,6 +318,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     count: str = ""  # pooled: how many values `sql` yields
     population: Literal["successes", "requests"] = "successes"
     applies: str = ""  # SQL condition for a row to have such a figure at all; a failed request counts only there
+    sampled: str = ""  # a gauge that is joined to the row as the column `sampled` (gpu/figures.py)
 
 
 class Verdict(Struct, frozen=True):

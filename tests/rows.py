@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from loadtest import spans
+from loadtest.gpu.names import SAMPLED
+from loadtest.gpu.scrape import Scrape
+from loadtest.gpu.scraper import columns
+from loadtest.gpu.series import Series
 from loadtest.rounds import SEQS
 from loadtest.store import Store
 from loadtest.types import ChunkKind, Result, trace_id
@@ -74,6 +78,42 @@ def insert(store: Store, run: str, rows: Sequence[Result], goodput: dict[str, fl
         "goodput": [goodput] * n,
     }
     store.insert("stages", columns)
+
+
+class Sample(NamedTuple):
+    """One value of one device. `at_ms` is from the stage's start; `age_ms` is how long before it may have been taken."""
+
+    at_ms: float
+    value: float
+    device: str = "0"
+    targets: str = "t"
+    name: str = "hw.gpu.utilization"
+    age_ms: float = 0
+    reason: str = ""
+
+
+def sample(store: Store, run: str, samples: Sequence[Sample], every_s: float = 1, stale_s: float = 5) -> None:
+    """Store samples as a run's scraper does."""
+    scrapes = []
+    for each in samples:
+        table = SAMPLED[each.name].table
+        attributes = {
+            "loadtest.run": run,
+            "loadtest.source": "s",
+            "loadtest.target": each.targets,
+            "hw.id": each.device,
+            "reason": each.reason,
+        }
+        series = Series(each.name, SAMPLED[each.name].unit, table, attributes, hardware=True)
+        at_ns = START_NS + ns(each.at_ms)
+        scrapes.append(Scrape("s", at_ns, from_ns=at_ns - ns(each.age_ms), samples=[(series, each.value)]))
+    for table in ("gauge", "sum"):
+        if rows := columns(scrapes, table):
+            store.insert(f"otel_metrics_{table}", rows)
+    store.insert("gpu_sources", {
+        "run": [run], "source": ["s"], "kind": ["dcgm"], "url": [""], "targets": [{"t": ["*"]}],
+        "every_s": [every_s], "stale_s": [stale_s], "since": [START_NS - 60_000_000_000],
+    })  # fmt: skip
 
 
 def _identified(run: str, seq: int, row: Result) -> Result:

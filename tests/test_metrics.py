@@ -26,11 +26,13 @@ from tests.rows import (
     TOOL_CALL,
     USAGE,
     WINDOW_S,
+    Sample,
     answer,
     failure,
     insert,
     matched,
     ns,
+    sample,
     usage,
 )
 
@@ -44,6 +46,7 @@ class Case(Struct, kw_only=True):
     expect: dict[str, Any]
     with_failures: dict[str, Any] = {}
     goodput: dict[str, float] = field(default_factory=dict)
+    samples: list[Sample] = []
 
 
 REFUSED = failure("rate_limited")
@@ -314,6 +317,32 @@ CASES: dict[str, list[Case]] = {
             expect={"n": 3, "p50": 0, "p99": 30},
         )
     ],
+    "gpu_utilization": [
+        Case(  # steps of a second with 0.2, 0.4 (of two devices), none, 0.8: means of 0.3, 0.4 and 0.8
+            rows=[
+                answer(at_ms=900, done_ms=200),
+                answer(at_ms=1200, done_ms=100),
+                answer(at_ms=1500, done_ms=2000),  # over the step without a sample: the mean of 0.4 and 0.8
+                answer(at_ms=2100, done_ms=500),  # within it: none
+                failure("reset", at_ms=3999, done_ms=1),
+                answer(at_ms=8000, done_ms=500),  # long after the last
+            ],
+            samples=[
+                Sample(500, 0.2),
+                Sample(1500, 0.3, "0"),
+                Sample(1501, 0.5, "1"),
+                Sample(3500, 0.8),
+                Sample(3500, 0.1, targets="another"),
+            ],
+            expect={"n": 4, "p1": 30, "p50": 60, "p99": 80, "mean": (30 + 40 + 60 + 80) / 4},
+        ),
+        Case(  # a device that serves two targets, and a value that is too old
+            rows=[answer(at_ms=100, done_ms=100), answer(at_ms=1100, done_ms=100)],
+            samples=[Sample(500, 0.5, targets="other,t", age_ms=5000), Sample(1500, 0.7, age_ms=5001)],
+            expect={"n": 1, "mean": 50},
+        ),
+        Case(rows=[answer()], expect={"n": 0, "p50": None, "mean": None}),
+    ],
 }
 
 
@@ -324,6 +353,8 @@ NUMBERED = [(name, number, case) for name, cases in CASES.items() for number, ca
 def hand_worked(store: Store) -> Store:
     for name, number, case in NUMBERED:
         insert(store, f"{name}-{number}", case.rows, case.goodput)
+        if case.samples:
+            sample(store, f"{name}-{number}", case.samples)
     return store
 
 
@@ -431,7 +462,27 @@ VALUES = {
     "output_speed": speed,
     "connect_ms": connect,
 }
+
+
+def sampled(r: Result) -> float | None:
+    """The mean over the steps that overlap the request, of those that have a value."""
+    first, last = ((at - START_NS) // STEP_NS for at in (r.sent_ns, r.done_ns))
+    means = [math.fsum(some) / len(some) for s in range(first, last + 1) if (some := utilizations(r.target, s))]
+    return 100 * math.fsum(means) / len(means) if means else None
+
+
+STEP_NS = 1_000_000_000
+
+
+def utilizations(target: str, step: int) -> list[float]:
+    """Of each device that answered in a step; in one of five none did."""
+    if step % 5 == 3 or not 0 <= step < WINDOW_S:
+        return []
+    return [(step * 7 + device * 3 + len(target)) % 10 / 10 for device in range(1 + step % 2)]
+
+
 OF_ALL_REQUESTS = {
+    "gpu_utilization": sampled,
     "schedule_lag_ms": lambda r: None if r.due_ns is None else (r.started_ns - r.due_ns) / 1e6,
     "read_lag_ms": lambda r: r.read_lag_ns / 1e6 if r.clock == "kernel" else None,
     "uncertainty_ms": lambda r: r.uncertainty_ns / 1e6,
@@ -552,6 +603,13 @@ def by_group(store: Store) -> dict[tuple[str, str], list[Result]]:
         for stage, target in [*GROUPS, ("warm-up", "a")]
     }
     insert(store, "random", [row for rows in out.values() for row in rows], LIMITS)
+    samples = [
+        Sample(1000 * step + 500 + device, value, str(device), target)
+        for target in ("a", "b")
+        for step in range(WINDOW_S)
+        for device, value in enumerate(utilizations(target, step))
+    ]
+    sample(store, "random", samples)
     return out
 
 

@@ -65,7 +65,7 @@ class Scraper:
         self._running.set()
         writing: asyncio.Task[None] | None = None
         step_ns = int(self._gpu.every_s * 1e9)
-        step = time.time_ns() // step_ns
+        step = (time.time_ns() + step_ns // 2) // step_ns
         while not await self._stopped_before(step * step_ns + step_ns // 2):
             scrapes = await asyncio.gather(*(source.scrape() for source in self._sources))
             next_step = max(step + 1, (time.time_ns() - step_ns // 2) // step_ns + 1)
@@ -108,6 +108,7 @@ class Writer:
         self._waiting: list[Scrape] = []
         self._batch: list[Scrape] = []  # inserted with one token until the store has it
         self._number = 0
+        self._since_ns = time.time_ns()
 
     def add(self, scrapes: Sequence[Scrape]) -> None:
         with self._lock:
@@ -158,7 +159,7 @@ class Writer:
             "targets": [source.targets for source in sources],
             "every_s": [self._gpu.every_s] * len(sources),
             "stale_s": [self._gpu.stale_s] * len(sources),
-            "since": [time.time_ns()] * len(sources),
+            "since": [self._since_ns] * len(sources),
         }
         store.insert("gpu_sources", rows, f"{self._run}-gpu-sources")
         return store

@@ -132,6 +132,7 @@ METRIC_TITLES = {
     "error_rate": "Error rate",
     "goodput": "Goodput",
     "success_rate": "Success rate",
+    "gpu_utilization": "GPU utilization meanwhile",
 }
 
 
