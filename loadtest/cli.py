@@ -196,6 +196,21 @@ def simulate(
         raise UserError(str(e)) from e
 
 
+@app.command()
+def ui(
+    store: StoreOption = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8321,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback is guarded by a token.")
+    ] = "127.0.0.1",
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Show the dashboards on a local page: runs as they go on and afterwards, until Ctrl-C."""
+    from dashboards.page.serve import ui
+
+    ui(store, host, port, show)
+
+
 store_app = typer.Typer(help="The store of spans: where it is, what it holds.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 

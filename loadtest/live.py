@@ -452,6 +452,7 @@ def _next(summary: Summary, directory: Path, store: str | None) -> Iterator[Text
     yield Text(f"Report   {directory / 'report.html'}", no_wrap=True)
     yield Text(f"Figures  {directory / 'summary.json'}", no_wrap=True)
     yield Text(f"Rows     {rows}", no_wrap=True)
+    yield Text(f"Page     {shlex.quote(called_as())} ui{where}", no_wrap=True)
     yield Text(f"Next     {_advice(summary)}")
 
 

@@ -25,6 +25,7 @@ class Axis(Struct, kw_only=True, omit_defaults=True):
 class XAxis(Axis, kw_only=True):
     note: str = ""  # how to read the axis
     zero: bool = False  # begins at 0 though no value is there
+    min: float | None = None
     values: list[float]
 
 
@@ -34,7 +35,7 @@ class Line(Struct, kw_only=True, omit_defaults=True):
     values: Sequence[float | None]
     shade: int = 3
     dash: tuple[int, int] | None = None
-    points: bool = False
+    points: bool | Literal["alone"] = False  # alone: where the values beside it are not known
     joined: bool = False  # across values that are not known
     width: float = 1.75
     name: str | None = None  # in tooltip and table, where the label is too short to stand alone
@@ -45,12 +46,28 @@ class Mark(Struct):
     label: str
 
 
-class Spec(Struct, kw_only=True):
-    kind: Literal["line", "stack"]
+class Limit(Struct):
+    y: float
+    label: str
+
+
+class Heat(Struct):
+    """How many values were in [edge, next edge) within `step` of a value of x: (index of x, index of the edge, count)."""
+
+    color: str
+    step: float
+    edges: list[float]
+    cells: list[tuple[int, int, int]]
+
+
+class Spec(Struct, kw_only=True, omit_defaults=True):
+    kind: Literal["line", "stack", "heat"]
     x: XAxis
     y: Axis
     series: list[Line]
+    heat: Heat | None = None
     marks: list[Mark] = field(default_factory=list)
+    limits: list[Limit] = field(default_factory=list)
     group: str | None = None
     height: int = 190
 
@@ -60,7 +77,7 @@ def figure(
 ) -> Html:
     """A chart under its question. `rows` of the table: index of a value and what its row is called; else all."""
     drawn = structs.replace(
-        spec, series=[structs.replace(line, values=[_short(v) for v in line.values]) for line in spec.series]
+        spec, series=[structs.replace(line, values=[short(v) for v in line.values]) for line in spec.series]
     )
     return h(
         "figure",
@@ -96,7 +113,7 @@ def ceiling(values: Iterable[Values]) -> float | None:
     return max(finite) * 1.08 if finite and max(finite) > 0 else None
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
     """Four significant digits: less than a pixel, and a third of the bytes."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 

@@ -9,7 +9,7 @@ from html import escape
 
 import msgspec
 
-VOID = frozenset({"meta", "br", "hr", "col"})
+VOID = frozenset({"meta", "link", "input", "br", "hr", "col"})
 SVG_LEAVES = frozenset({"line", "rect", "circle", "path"})
 
 

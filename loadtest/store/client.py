@@ -123,17 +123,21 @@ class Store:
     def read(self, sql: str) -> str:
         """The rows of one statement that somebody else wrote, a line of JSON each. Whatever it says, it only reads:
         as the user `reader` of an embedded store, and under `readonly = 1` at a server, unless its user only reads."""
-        if self.address.directory:
-            with Store.connect(directory.reader_of(self.address.directory)) as reader:
-                return reader._lines(sql, {})
-        [row] = self.query("SELECT toString(getSetting('readonly')) AS readonly")
-        return self._lines(sql, {"readonly": 1} if row["readonly"] == "0" else {})
-
-    def _lines(self, sql: str, settings: dict[str, Any]) -> str:
-        """`wait_end_of_query`: a failure is an answer of its own, not the end of one."""
-        with _mapped(self.address):
-            answer = self._client.raw_query(sql, settings={**settings, "wait_end_of_query": 1}, fmt="JSONEachRow")
+        with self.reader() as reader, _mapped(reader.address):
+            # wait_end_of_query: a failure is an answer of its own, not the end of one
+            answer = reader._client.raw_query(sql, settings={"wait_end_of_query": 1}, fmt="JSONEachRow")
         return answer.decode()
+
+    def reader(self) -> "Store":
+        """Another connection, which may only read: as the user `reader` of an embedded store, and under `readonly = 1` at
+        a server, unless its user only reads anyway."""
+        if self.address.directory:
+            return Store.connect(directory.reader_of(self.address.directory))
+        reader = Store.connect(self.address)
+        [row] = reader.query("SELECT toString(getSetting('readonly')) AS readonly")
+        if row["readonly"] == "0":
+            reader._client.set_client_setting("readonly", 1)
+        return reader
 
     def close(self) -> None:
         """End the connection, and this Store's claim on an embedded server. May be called twice."""

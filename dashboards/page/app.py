@@ -1,0 +1,110 @@
+"""Addresses and what answers them. Whatever a page shows is in its address, so that an address can be sent to somebody."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from urllib.parse import urlencode
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dashboards.page import feed, runs, shell, views
+from dashboards.page.board import board
+from dashboards.page.guard import Guard
+from dashboards.page.reader import Reader
+from dashboards.panels import DASHBOARDS
+from loadtest.report.markup import Child
+from loadtest.report.words import plural
+from loadtest.store import Store, StoreError
+
+OF_A_RUN = ("live", "gpu")
+"""Dashboards that show one run: the newest where none is named."""
+FOR_EVER = "public, max-age=31536000, immutable"
+
+
+def app(reader: Reader, token: str | None) -> ASGIApp:
+    """The page over a store. Without a token it answers to loopback's names only."""
+    pages = Pages(reader)
+    routes = [
+        Route("/", pages.runs),
+        Route("/assets/{version}/{name}", asset),
+        Route("/events/{name}", pages.events),
+        *(Route(f"/{each.name}", pages.dashboard, name=each.name) for each in DASHBOARDS),
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        reader.close()
+
+    handlers = {StoreError: pages.store_failed, views.WrongAddress: pages.wrong_address, 404: pages.not_found}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), token)
+
+
+async def asset(request: Request) -> Response:
+    name = request.path_params["name"]
+    content = shell.asset(name)
+    if content is None:
+        return PlainTextResponse("There is no such file.\n", status_code=404)
+    kind = shell.TYPES.get(name.rpartition(".")[2], "text/plain")
+    return Response(content, media_type=kind, headers={"Cache-Control": FOR_EVER})
+
+
+class Pages:
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def runs(self, request: Request) -> Response:
+        before_ns = _integer(request, "before", runs.FOREVER_NS)
+        found, counts = await self._reader.ask(partial(_runs, before_ns=before_ns))
+        shown, more = found[: runs.A_PAGE], len(found) > runs.A_PAGE
+        live = sum(run.going_on for run in shown)
+        lead = f"{plural(live, 'run')} {'goes' if live == 1 else 'go'} on." if live else None
+        return self._page("Runs", "/", shell.title("Runs", lead=lead), runs.table(shown, counts, more))
+
+    async def dashboard(self, request: Request) -> Response:
+        name = request.url.path[1:]
+        query = request.query_params.multi_items()
+        asked = views.asked(name, query)
+        if name in OF_A_RUN and not asked.runs:
+            newest = await self._reader.ask(partial(runs.listed, most=1))
+            if newest:
+                return RedirectResponse(f"/{name}?{urlencode([('run', newest[0].run), *query])}", status_code=303)
+            words = "No run is in this store yet. loadtest run PLAN makes one, and this page shows it while it goes on."
+            return self._page(asked.dashboard.title, f"/{name}", shell.title(asked.dashboard.title), shell.empty(words))
+        run = asked.runs[0] if asked.runs else ""
+        return self._page(asked.dashboard.title, f"/{name}", board(asked, query), run=run)
+
+    async def events(self, request: Request) -> Response:
+        asked = views.asked(request.path_params["name"], request.query_params.multi_items())
+        return StreamingResponse(feed.events(self._reader, asked), media_type="text/event-stream")
+
+    async def wrong_address(self, _: Request, error: Exception) -> Response:
+        return self._page(
+            "Wrong address", "", shell.title("This address cannot be read"), shell.failed(str(error)), status=400
+        )
+
+    async def store_failed(self, _: Request, error: Exception) -> Response:
+        return self._page(
+            "No answer", "", shell.title("The store does not answer"), shell.failed(str(error)), status=503
+        )
+
+    async def not_found(self, request: Request, _: Exception) -> Response:
+        words = f"There is nothing at {request.url.path}. The places above are all there are."
+        return self._page("Not found", "", shell.title("Not found"), shell.empty(words), status=404)
+
+    def _page(self, title: str, place: str, *children: Child, run: str = "", status: int = 200) -> Response:
+        return shell.page(title, place, *children, store=self._reader.where, run=run, status=status)
+
+
+def _runs(store: Store, before_ns: int) -> tuple[list[runs.Listed], dict[str, runs.Counted]]:
+    found = runs.listed(store, before_ns, runs.A_PAGE + 1)
+    return found, runs.counted(store, found[: runs.A_PAGE])
+
+
+def _integer(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else default
