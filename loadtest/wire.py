@@ -42,6 +42,7 @@ T = TypeVar("T")
 READ_BYTES = 65536
 MAX_HEAD_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 256 << 20
+MAX_EVENT_BYTES = 8 << 20
 MAX_PROXY_ANSWER_BYTES = 64 << 10
 LINGER_S = 0.5
 """How often a stream is looked at that may have said its last word without ending, and how long it must have been
@@ -281,6 +282,24 @@ class Answer:
 
     # what may be asked afterwards
 
+    def event_is_too_large(self) -> bool:
+        """Whether more has come since the last blank line of a stream than an event may have. Not of a coded body, whose
+        lines are not to be seen; what that grows to has a limit of its own."""
+        kind = self.headers.get(b"content-type", b"").lower()
+        if not kind.startswith(b"text/event-stream") or b"content-encoding" in self.headers:
+            return False
+        size, next_begins = 0, b""
+        for piece in reversed(self.pieces):
+            size += len(piece)
+            if size > MAX_EVENT_BYTES:
+                return True
+            if b"\n\n" in piece or b"\r\n\r\n" in piece or b"\r\r" in piece or b"\n\r\n" in piece:
+                return False
+            if piece.endswith((b"\n", b"\r")) and next_begins.startswith((b"\n", b"\r")):
+                return False
+            next_begins = piece
+        return False
+
     def reads_of_pieces(self) -> Sequence[int]:
         """Index of the read that brought each piece."""
         ends, last = self.ends, len(self.ends) - 1
@@ -421,6 +440,9 @@ class Connection:
         size = self.bytes_read - self._bytes_before
         if size > MAX_ANSWER_BYTES or (size > MAX_HEAD_BYTES and answer.status is None):
             answer.fail("malformed", f"{'an answer' if answer.status else 'headers'} of more than {size >> 20} MiB")
+            return True
+        if size > MAX_EVENT_BYTES and answer.event_is_too_large():
+            answer.fail("malformed", f"an event of more than {MAX_EVENT_BYTES >> 20} MiB")
             return True
         return False
 

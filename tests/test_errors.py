@@ -227,6 +227,31 @@ def test_a_certificate_for_another_name_is_refused() -> None:
     assert result.error == "tls"
 
 
+@pytest.mark.parametrize(
+    ("steps", "word", "detail"),
+    [
+        (["await close"], "timeout_connect", "within 0.3 s"),
+        ([b"\x16\x03", "await close"], "timeout_connect", "within 0.3 s"),
+        (["close"], "tls", "handshake failed: the server closed the connection"),
+        ([b"HTTP/1.1 400 Bad Request\r\n\r\n", "await close"], "tls", "handshake failed"),
+    ],
+    ids=["silent", "stalled", "closed", "no TLS"],
+)
+def test_what_a_server_may_do_to_a_handshake(steps: list[Step], word: str, detail: str) -> None:
+    with serving(steps) as server:
+        result = shot_at(target_at(server.port, scheme="https", timeouts=Timeouts(connect_s=0.3)))
+    assert (result.error, result.sent_ns) == (word, None)
+    assert detail in result.error_detail
+
+
+def test_a_server_that_does_not_read_the_request() -> None:
+    """More than the kernel takes at once, and nobody at the other end: silence, like any other."""
+    large = Prompt("p", [{"role": "user", "content": "x" * (32 << 20)}])
+    with serving(["pause"] * 40) as server:
+        result = shot_at(target_at(server.port, timeouts=Timeouts(first_byte_s=0.3)), large)
+    assert (result.error, result.error_detail) == ("timeout_first_byte", "no byte of the answer within 0.3 s")
+
+
 def test_a_fault_of_our_own_code_is_the_generators() -> None:
     result = shot_at(target_at(1), Prompt("p", [{"role": "user", "content": object()}]))
     assert result.error == "generator"

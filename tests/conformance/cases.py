@@ -367,6 +367,25 @@ def _deltas(voice: Voice) -> Iterator[Case]:
         said(hello, large, stop),
         Expect(kinds=[CONTENT, CONTENT, EMPTY], sizes=[5, 1 << 20, 0], at=[1, 2, 3], done_at=4, **spoken),
     )
+    flood = b"data: " + b"x" * (12 << 20)
+    yield Case(
+        "an event without end",
+        [CHUNKED, chunked(event(hello)), chunked(flood), "await close"],
+        Expect(
+            kinds=[CONTENT],
+            sizes=[5],
+            at=[1],
+            error="malformed",
+            detail="an event of more than 8 MiB",
+            response_id="c-1",
+            kept=False,
+        ),
+    )
+    yield Case(
+        "many events of 1 MB",
+        said(*[large] * 12, stop),
+        Expect(kinds=[*[CONTENT] * 12, EMPTY], sizes=[*[1 << 20] * 12, 0], at=list(range(1, 14)), done_at=14, **spoken),
+    )
     yield Case(
         "an error instead of a chunk",
         said(hello, b'{"error": {"message": "out of memory", "code": 500}}', done=False),

@@ -7,6 +7,7 @@ that each step is one read of the client; when it was sent is in `sent_ns`, one 
 import fcntl
 import os
 import socket
+import ssl
 import struct
 import termios
 import threading
@@ -24,8 +25,14 @@ PATIENCE_S = 10.0
 class Server:
     """Answers connection n with `scripts[n]`, the last one again and again; a list within a script is one exchange."""
 
-    def __init__(self, scripts: Sequence[Sequence[Step]], family: socket.AddressFamily = socket.AF_INET) -> None:
+    def __init__(
+        self,
+        scripts: Sequence[Sequence[Step]],
+        family: socket.AddressFamily = socket.AF_INET,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.scripts = scripts
+        self._tls = tls
         self.requests: list[bytes] = []
         self.sent_ns: list[int] = []
         self.connections = 0
@@ -58,12 +65,14 @@ class Server:
 
     def _play(self, sock: socket.socket, client_port: int, script: Sequence[Step]) -> None:
         try:
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_side=True)
             client = Unread(client_port)
             for step in script:
                 if not self._take(sock, client, step):
                     return
             _hang_up(sock)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             pass  # the client has heard enough
         except (OSError, Impatient) as e:
             self.problems.append(f"{type(e).__name__}: {e}")
@@ -181,8 +190,10 @@ def read_request(sock: socket.socket) -> bytes:
 
 
 @contextmanager
-def serving(*scripts: Sequence[Step], family: socket.AddressFamily = socket.AF_INET) -> Iterator[Server]:
-    server = Server(scripts, family)
+def serving(
+    *scripts: Sequence[Step], family: socket.AddressFamily = socket.AF_INET, tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    server = Server(scripts, family, tls)
     acceptor = threading.Thread(target=server.accept_for_ever, daemon=True)
     acceptor.start()
     try:

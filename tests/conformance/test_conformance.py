@@ -1,7 +1,10 @@
 """Every case of cases.py, as a real server sends it over a real socket."""
 
+import ssl
+
 import msgspec
 import pytest
+import trustme
 
 from loadtest.types import Result, Target
 from tests.conformance import cases
@@ -13,14 +16,41 @@ from tests.conformance.voices import CHAT, COMPLETIONS, HTTP, Voice, document
 ALL = [(voice, case) for voice in (CHAT, COMPLETIONS, HTTP) for case in cases.of(voice)]
 
 
+OVER_TLS = [
+    case for case in cases.of(CHAT) if not case.name.startswith(("status", "message", "delta", "odd JSON", "a "))
+]
+"""Where it matters: framing, line ends, codings, and each way a connection may end."""
+
+
 @pytest.mark.parametrize(("voice", "case"), ALL, ids=[f"{voice.dialect}: {case}" for voice, case in ALL])
 def test_an_answer_becomes_its_result(voice: Voice, case: Case) -> None:
+    check(voice, case)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
+    """A server's side, and the file in which a client finds whom to trust."""
+    ca, path = trustme.CA(), tmp_path_factory.mktemp("ca") / "ca.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.cert_pem.write_to_path(str(path))
+    return context, str(path)
+
+
+@pytest.mark.parametrize("case", OVER_TLS, ids=str)
+def test_and_so_it_does_over_tls(case: Case, authority: tuple[ssl.SSLContext, str]) -> None:
+    check(CHAT, case, *authority)
+
+
+def check(voice: Voice, case: Case, tls: ssl.SSLContext | None = None, ca_file: str | None = None) -> None:
     again: Step = document(voice.whole("Hi"))
-    with serving(["read request", *case.sends, "read request", again], ["read request", again]) as server:
+    scripts: list[list[Step]] = [["read request", *case.sends, "read request", again], ["read request", again]]
+    with serving(*scripts, tls=tls) as server:
         target = msgspec.convert(
             {
                 "name": "t",
-                "url": f"http://127.0.0.1:{server.port}/v1",
+                "url": f"http{'s' * (tls is not None)}://127.0.0.1:{server.port}/v1",
+                "ca_file": ca_file,
                 "dialect": voice.dialect,
                 "model": "m",
                 **case.target,
