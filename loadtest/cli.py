@@ -245,6 +245,63 @@ def store_serve(
     store_commands.serve(store, port)
 
 
+dashboards_app = typer.Typer(help="Grafana: dashboards, alert rules and their data source.", no_args_is_help=True)
+app.add_typer(dashboards_app, name="dashboards")
+
+GrafanaUrl = Annotated[str, typer.Argument(metavar="URL", help="Of a Grafana, such as http://127.0.0.1:3000.")]
+TokenOption = Annotated[str, typer.Option(help="A service account's token: env:NAME or file:PATH.")]
+SeenAsOption = Annotated[str | None, typer.Option(metavar="HOST[:PORT]", help="Under which Grafana reaches the store.")]
+ContactOption = Annotated[str | None, typer.Option(help="URL of a webhook to tell of alerts: env:NAME or file:PATH.")]
+RunbookOption = Annotated[str, typer.Option(help="Where the runbook can be read.")]
+
+
+@dashboards_app.command("push")
+def dashboards_push(
+    url: GrafanaUrl,
+    token: TokenOption = "env:GRAFANA_TOKEN",
+    store: StoreOption = None,
+    seen_as: SeenAsOption = None,
+    contact: ContactOption = None,
+    runbook: RunbookOption = "docs/runbook.md",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also what was edited in Grafana.")] = False,
+) -> None:
+    """Bring folder, data source, dashboards and alert rules to a Grafana (docs/dashboards.md)."""
+    from dashboards.grafana import commands
+
+    call = commands.Call(url=url, token=token, store=store, seen_as=seen_as, contact=contact, runbook=runbook)
+    commands.push(call, overwrite)
+
+
+@dashboards_app.command("diff")
+def dashboards_diff(
+    url: GrafanaUrl,
+    token: TokenOption = "env:GRAFANA_TOKEN",
+    store: StoreOption = None,
+    seen_as: SeenAsOption = None,
+    contact: ContactOption = None,
+    runbook: RunbookOption = "docs/runbook.md",
+) -> None:
+    """Say what in a Grafana is not as `push` would leave it. Ends with 1 if anything is not."""
+    from dashboards.grafana import commands
+
+    call = commands.Call(url=url, token=token, store=store, seen_as=seen_as, contact=contact, runbook=runbook)
+    raise typer.Exit(commands.diff(call))
+
+
+@dashboards_app.command("pull")
+def dashboards_pull(
+    url: GrafanaUrl,
+    token: TokenOption = "env:GRAFANA_TOKEN",
+    store: StoreOption = None,
+    out: Annotated[Path, typer.Option(help="A directory for the files.")] = Path("grafana"),
+) -> None:
+    """Write what a Grafana holds of ours as JSON files."""
+    from dashboards.grafana import commands
+
+    call = commands.Call(url=url, token=token, store=store, seen_as=None, contact=None, runbook="docs/runbook.md")
+    commands.pull(call, out)
+
+
 def _fleet_on(on: On) -> Any:
     """Ray is imported only where it is asked for."""
     if on == On.ray:

@@ -137,7 +137,7 @@ def resolve_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dict[st
         ):
             if reference is not None:
                 try:
-                    keys[name] = _resolved(reference, environ)
+                    keys[name] = secret(reference, environ)
                 except ValueError as e:
                     problems.append(f"target {target.name} has no usable {what}: {e}")
     if len(problems) > 1:
@@ -153,7 +153,7 @@ def resolve_gpu_keys(plan: Plan, environ: Mapping[str, str] = os.environ) -> dic
     for source in plan.gpu.sources if plan.gpu else ():
         if source.key is not None:
             try:
-                keys[source.name] = _resolved(source.key, environ)
+                keys[source.name] = secret(source.key, environ)
             except ValueError as e:
                 problems.append(f"gpu source {source.name} has no usable key: {e}")
     _raise_any(problems)
@@ -240,7 +240,7 @@ def _with_tokenizers_beside(plan: Plan, base_dir: Path) -> Plan:
     )
 
 
-def _resolved(reference: str, environ: Mapping[str, str]) -> str:
+def secret(reference: str, environ: Mapping[str, str]) -> str:
     """The secret behind env:NAME or file:PATH; ValueError says what to set where there is none."""
     kind, _, place = reference.partition(":")
     if kind == "env":

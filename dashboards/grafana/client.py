@@ -1,0 +1,110 @@
+"""The way to a Grafana, through grafana-client; its errors become sentences here, and only here."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from dashboards.grafana.build import PLUGIN
+from loadtest.errors import UserError
+
+OLDEST = (11, 0)
+OLDEST_PLUGIN = (4, 0)
+TIMEOUT_S = 30.0
+
+
+class NotThere(UserError):
+    pass
+
+
+class Grafana:
+    """A Grafana that answers, lets us in, and has the plugin. Raises UserError saying which of these is not so."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{url} is no URL of a Grafana; write one such as http://127.0.0.1:3000")
+        if parts.username or parts.password:
+            raise UserError("the URL of a Grafana holds a password, which others see; give a token by --token")
+        try:
+            from grafana_client.api import GrafanaApi
+        except ImportError:
+            raise UserError("grafana-client is not installed; pip install 'grafana-client==5.1.*'") from None
+        self._api = GrafanaApi.from_url(f"{self.url}/" if parts.path else self.url, credential=token, timeout=TIMEOUT_S)
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._api.client.s.close()
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
+
+        try:
+            return getattr(self._api.client, method)(path, json=body, accept_empty_json=True)
+        except GrafanaUnauthorizedError:
+            raise UserError(
+                f"Grafana at {self.url} does not know the token; make one for a service account with the role Admin "
+                "(Administration, Service accounts), and give it by --token env:NAME or file:PATH"
+            ) from None
+        except GrafanaClientError as error:
+            if error.status_code == 404:
+                raise NotThere(f"Grafana at {self.url} has no {path}") from None
+            if error.status_code == 403:
+                raise UserError(
+                    f"Grafana at {self.url} does not let the token's account do this: {method} {path}; give that account "
+                    "the role Admin"
+                ) from None
+            raise UserError(f"Grafana at {self.url} refused {method} {path}: {error.message}") from None
+        except GrafanaException as error:
+            raise UserError(f"Grafana at {self.url} failed at {method} {path}: {error.message}") from None
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # niquests' exceptions are OSErrors; an answer that is no JSON a ValueError
+            raise UserError(f"no Grafana answers at {self.url}: {_reason(error)}") from None
+
+    def find(self, path: str) -> Any:
+        """None where it is not there."""
+        try:
+            return self.call("GET", path)
+        except NotThere:
+            return None
+
+    def _check(self) -> None:
+        try:
+            health = self.call("GET", "/health")
+        except NotThere:
+            health = None
+        if not isinstance(health, dict) or "version" not in health:
+            raise UserError(f"what answers at {self.url} is no Grafana; is the path of the URL right?")
+        if _version(health["version"]) < OLDEST:
+            raise UserError(
+                f"Grafana at {self.url} is version {health['version']}; the dashboards need {OLDEST[0]} or newer"
+            )
+        plugin = self.find(f"/plugins/{PLUGIN}/settings")
+        if plugin is None:
+            raise UserError(
+                f"Grafana at {self.url} lacks the ClickHouse plugin: grafana cli plugins install {PLUGIN}, then start "
+                "Grafana anew"
+            )
+        version = plugin.get("info", {}).get("version", "0")
+        if _version(version) < OLDEST_PLUGIN:
+            raise UserError(
+                f"Grafana at {self.url} has the ClickHouse plugin in version {version}; the dashboards need "
+                f"{OLDEST_PLUGIN[0]} or newer: grafana cli plugins update {PLUGIN}"
+            )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+def _reason(error: Exception) -> str:
+    cause: BaseException = error
+    while cause.__context__ is not None:
+        cause = cause.__context__
+    return f"{type(cause).__name__}: {cause}"[:200] if isinstance(cause, OSError) else "its answer is not Grafana's"
