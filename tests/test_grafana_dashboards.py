@@ -5,21 +5,33 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
-from dashboards.grafana import build
-from dashboards.grafana.__main__ import DIRECTORY, texts
-from dashboards.panels import DASHBOARDS, PANELS
+from dashboards import panels
+from dashboards.alerts import ALERTS
+from dashboards.grafana import build, rules
+from dashboards.grafana.__main__ import DASHBOARDS, PROVISIONING, texts
 
 
-def test_committed_json_is_what_the_table_makes() -> None:
-    committed = {path.name: path.read_text() for path in DIRECTORY.glob("*.json")}
+def test_what_is_committed_is_what_the_tables_make() -> None:
+    committed = {
+        path: path.read_text() for where in (DASHBOARDS, PROVISIONING) for path in where.rglob("*") if path.is_file()
+    }
     assert committed == texts(), "run: python -m dashboards.grafana"
 
 
-@pytest.mark.parametrize("name", [each.name for each in DASHBOARDS])
+def test_a_rule_in_a_file_is_the_rule_that_is_pushed_once_grafana_has_read_it() -> None:
+    """Grafana's provisioning expands $NAME, and makes $$ one dollar."""
+    text = (PROVISIONING / "alerting" / "loadtest.yaml").read_text()
+    assert not re.search(r"(?<!\$)\$(?!\$)", text)
+    [group] = yaml.safe_load(text.replace("$$", "$"))["groups"]
+    assert group["rules"] == [rules.rule(alert, rules.RUNBOOK) for alert in ALERTS]
+
+
+@pytest.mark.parametrize("name", [each.name for each in panels.DASHBOARDS])
 def test_every_panel_is_there_with_its_query_and_nothing_unrendered(name: str) -> None:
     made = build.dashboards()[name]
-    assert [panel["title"] for panel in made["panels"]] == [p.title for p in PANELS if p.dashboard == name]
+    assert [panel["title"] for panel in made["panels"]] == [p.title for p in panels.PANELS if p.dashboard == name]
     known = {variable["name"] for variable in made["templating"]["list"]}
     for panel in made["panels"]:
         [query] = panel["targets"]
@@ -48,6 +60,6 @@ def _links(panel: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_json_is_small_enough_to_be_read() -> None:
-    for name, text in texts().items():
-        assert json.loads(text)["schemaVersion"] >= 42, name
-        assert len(text) < 400_000, name
+    for made in build.dashboards().values():
+        assert made["schemaVersion"] >= 42
+        assert len(json.dumps(made)) < 400_000, made["title"]

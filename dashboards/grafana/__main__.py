@@ -1,19 +1,24 @@
-"""Write the dashboards as JSON beside this file: `python -m dashboards.grafana`."""
+"""Write what is made of the tables and committed: `python -m dashboards.grafana`."""
 
 import json
 from pathlib import Path
 
-from dashboards.grafana import build
+from dashboards.grafana import build, files
 
-DIRECTORY = Path(__file__).parent / "dashboards"
+DASHBOARDS = Path(__file__).parent / "dashboards"
+PROVISIONING = Path(__file__).parents[2] / "deploy" / "grafana" / "provisioning"
 
 
-def texts() -> dict[str, str]:
-    """File name -> what it must hold."""
-    return {f"{name}.json": json.dumps(made, indent=1) + "\n" for name, made in build.dashboards().items()}
+def texts() -> dict[Path, str]:
+    """File -> what it must hold."""
+    dashboards = {
+        DASHBOARDS / f"{name}.json": json.dumps(made, indent=1) + "\n" for name, made in build.dashboards().items()
+    }
+    return dashboards | {PROVISIONING / name: text for name, text in files.texts().items()}
 
 
 if __name__ == "__main__":
-    for name, text in texts().items():
-        (DIRECTORY / name).write_text(text)
-        print(DIRECTORY / name)
+    for path, text in texts().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        print(path)
