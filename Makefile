@@ -1,12 +1,13 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
 # make dashboards-types   check Grafana's dashboards against Grafana's own types (needs npm)
+# make chart  lint, render and validate the Helm chart (builds helm and kubeconform with Go)
 # make lock   resolve the lock files anew
 # make test-external   test against servers that nobody here wrote
 # make bench   measure precision and cost against a server that keeps the truth     make bench-definitions   other tools' definitions
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-external lint lock bench bench-definitions dashboards-types
+.PHONY: demo test test-external lint chart lock bench bench-definitions dashboards-types
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -62,6 +63,22 @@ tests/grafana_schema/node_modules/stamp: tests/grafana_schema/package-lock.json
 
 dashboards-types: .venv/dev.stamp tests/grafana_schema/node_modules/stamp
 	$(BIN)/pytest tests/test_grafana_types.py
+
+# Programs that pip cannot bring, from the Go module proxy, each of a fixed version.
+HELM := helm.sh/helm/v4/cmd/helm@v4.3.1
+KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
+
+.tools/chart.stamp: helm/schemas.py Makefile .venv/dev.stamp
+	@command -v go >/dev/null || { echo "The chart's checks need Go 1.26 or newer, to build helm and kubeconform."; exit 1; }
+	@echo "Building helm and kubeconform into .tools: five minutes the first time."
+	@GOBIN=$(CURDIR)/.tools/bin go install -trimpath $(HELM)
+	@GOBIN=$(CURDIR)/.tools/bin go install -trimpath $(KUBECONFORM)
+	@rm -rf .tools/schemas
+	@$(BIN)/python helm/schemas.py .tools/schemas
+	@touch $@
+
+chart: .tools/chart.stamp
+	@$(BIN)/python -m helm.check
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
