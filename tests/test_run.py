@@ -252,6 +252,32 @@ def test_hanging_endpoint_is_seen_while_it_hangs(simulator: str, store: Store, t
     assert max(age for phase, _, age in view.seen if phase == "running") > 1.2
 
 
+def test_a_slow_endpoint_never_shows_as_lag_of_ours(simulator: str, store: Store, tmp_path: Path) -> None:
+    """The same prompts at the same times to a quick target and to one that says nothing for three seconds, longer than
+    the stage: to both everything leaves within the stage, and no later to the one than to the other."""
+    plan = make_plan(simulator, "name: open, arrivals: {kind: constant, rate: 40}, duration_s: 2, drain_s: 10")
+    slow = msgspec.structs.replace(plan.targets[1], body={"simulate": {"ttft_ms": 3000}})
+    plan = msgspec.structs.replace(plan, targets=[plan.targets[0], slow])
+    most_in_flight = [0]
+
+    def look(snapshot: Snapshot) -> None:
+        counts = [stage.targets[1] for host in snapshot.hosts for stage in host.stages]
+        most_in_flight[0] = max(most_in_flight[0], sum(count.in_flight for count in counts))
+
+    snapshot, booked = drive(plan, store, tmp_path, view=Watched(look))
+    assert adds_up(booked)
+    assert booked.integrity.sent == 2 * 80
+    assert most_in_flight[0] == 80, "none waited for another's answer"
+    lag_ms = {
+        name: sorted((started_ns - due_ns) / 1e6 for target, started_ns, due_ns in found if target == name)
+        for found in [rows(store, snapshot, "target, started_ns, due_ns")]
+        for name in ("a", "b")
+    }
+    assert lag_ms["b"][40] < lag_ms["a"][40] + 5, "of a pair, whose order is drawn, both leave at once"
+    end_ns = snapshot.times[0].end_ns
+    assert all(started_ns < end_ns + 10**9 for (started_ns,) in rows(store, snapshot, "started_ns"))
+
+
 def test_stages_in_order_and_overlapping(simulator: str, store: Store, tmp_path: Path) -> None:
     slow = {"simulate": {"ttft_ms": 1500, "chunks": 1}}
     stages = (
