@@ -211,6 +211,34 @@ def ui(
     ui(store, host, port, show)
 
 
+gpu_app = typer.Typer(help="GPUs and inference engines: what their exporters show.", no_args_is_help=True)
+app.add_typer(gpu_app, name="gpu")
+
+
+@gpu_app.command("watch")
+def gpu_watch(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PLAN|URL...", help="A plan with gpu:, or URLs of exporters, or nvml for the GPUs here."
+        ),
+    ],
+    every: Annotated[
+        float | None,
+        typer.Option(min=0.1, max=60, help="Seconds between two samples; the plan's, or 1.", show_default=False),
+    ] = None,
+    for_s: Annotated[
+        float | None, typer.Option("--for", min=0.1, help="Stop after so many seconds.", show_default=False)
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Whether to keep the samples in the store.")] = True,
+    store: StoreOption = None,
+) -> None:
+    """Show what GPUs and engines do now, without a run, and keep it in the store (docs/gpu.md)."""
+    from loadtest.gpu.watch import watch
+
+    watch(sources, every, for_s, keep, store)
+
+
 store_app = typer.Typer(help="The store of spans: where it is, what it holds.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 

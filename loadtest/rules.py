@@ -19,7 +19,7 @@ from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
 from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
 from loadtest.stats import parse_stat
-from loadtest.types import GpuSource, Plan, Slo, Stage, StopWhen, Target, Timeouts
+from loadtest.types import Gpu, GpuSource, Plan, Slo, Stage, StopWhen, Target, Timeouts
 from loadtest.validity import RULES
 
 _SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
@@ -50,9 +50,8 @@ def problems(plan: Plan) -> Iterator[str]:
     yield from _validity(plan)
     if plan.gpu is not None:
         yield from _repeated_names("gpu.sources", [source.name for source in plan.gpu.sources])
-        names = [target.name for target in plan.targets]
-        for i, source in enumerate(plan.gpu.sources):
-            yield from (f"gpu.sources[{i}].{problem}" for problem in _gpu_source(source, names))
+        wrong = gpu_problems(plan.gpu, [target.name for target in plan.targets])
+        yield from (f"gpu.sources[{i}].{problem}" for i, problem in wrong)
     yield from _store(plan.store)
 
 
@@ -348,6 +347,12 @@ def _validity(plan: Plan) -> Iterator[str]:
             yield f"validity.{name} is {limit:g}; it must be at least 0"
         elif RULES[name].unit == "share" and limit > 1:
             yield f"validity.{name} is {limit:g}; it is a share, so it must be at most 1: 1% is 0.01"
+
+
+def gpu_problems(gpu: Gpu, targets: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """(number of the source, what is wrong with it)."""
+    for i, source in enumerate(gpu.sources):
+        yield from ((i, problem) for problem in _gpu_source(source, targets))
 
 
 def _gpu_source(source: GpuSource, targets: Sequence[str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from loadtest.types import Gpu
 MOST_WAITING = 2000
 """Scrapes that wait for the store; of more, the oldest are given up and counted."""
 LAST_TRIES = 3
+LAST_PAUSE_S = 0.5
 MOST_MISSED = 60
 """Steps in a row that are booked one by one."""
 
@@ -67,11 +68,14 @@ class Scraper:
         step_ns = int(self._gpu.every_s * 1e9)
         step = (time.time_ns() + step_ns // 2) // step_ns
         while not await self._stopped_before(step * step_ns + step_ns // 2):
-            scrapes = await asyncio.gather(*(source.scrape() for source in self._sources))
-            next_step = max(step + 1, (time.time_ns() - step_ns // 2) // step_ns + 1)
-            for late in islice(range(step + 1, next_step), MOST_MISSED):
-                scrapes += [source.missed(late * step_ns + step_ns // 2) for source in self._sources]
-            step = next_step
+            now = time.time_ns() // step_ns
+            late = [
+                s.missed(n * step_ns + step_ns // 2)
+                for n in islice(range(step, now), MOST_MISSED)
+                for s in self._sources
+            ]
+            scrapes = late + await asyncio.gather(*(source.scrape() for source in self._sources))
+            step = max(step, now) + 1
             self.latest |= {scrape.source: scrape for scrape in scrapes}
             self._on_step()
             if self._writer:
@@ -127,7 +131,7 @@ class Writer:
     def close(self) -> None:
         for attempt in range(LAST_TRIES):
             if attempt:
-                time.sleep(attempt)
+                time.sleep(attempt * LAST_PAUSE_S)
             self.write()
             if not self._batch and not self._waiting:
                 break
