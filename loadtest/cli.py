@@ -56,9 +56,19 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+LOCUST = "Locust"  # the options of a locustfile stand apart in --help
+
+
 @app.command()
 def run(
-    plan: PlanFile,
+    plan: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="PLAN",
+            help="The plan, a YAML file (docs/plan.md); with --locustfile, after `--`, further options of Locust.",
+            show_default=False,
+        ),
+    ] = None,
     on: Annotated[
         On, typer.Option(help="Where workers run: child processes here, or Ray (RAY_ADDRESS, or one started here).")
     ] = On.local,
@@ -72,13 +82,71 @@ def run(
         str | None,
         typer.Option("--run-id", help="The run's id, for a scheduler: one that the store knows is refused."),
     ] = None,
-) -> None:
-    """Run a plan: drive its load, store every request, write the report."""
-    from loadtest import session
+    locustfile: Annotated[
+        Path | None,
+        typer.Option(
+            "--locustfile", "-f", rich_help_panel=LOCUST, show_default=False,
+            help="A Locust file to run in place of a plan, as it is (docs/locust.md).",
+        ),
+    ] = None,
+    users: Annotated[
+        int | None, typer.Option("--users", "-u", min=1, rich_help_panel=LOCUST, help="Users at most; 1 unless given.")
+    ] = None,
+    spawn_rate: Annotated[
+        float | None,
+        typer.Option("--spawn-rate", "-r", min=0.001, rich_help_panel=LOCUST, help="Users started per second."),
+    ] = None,
+    run_time: Annotated[
+        str | None,
+        typer.Option("--run-time", "-t", rich_help_panel=LOCUST, help="60, 90s, 1h30m; until Ctrl-C unless given."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", "-H", rich_help_panel=LOCUST, help="In place of the file's own host.")
+    ] = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tags", "-T", rich_help_panel=LOCUST, help="Only tasks with one of them.")
+    ] = None,
+    exclude_tags: Annotated[
+        list[str] | None, typer.Option("--exclude-tags", "-E", rich_help_panel=LOCUST, help="No tasks with one of them.")
+    ] = None,
+    stop_timeout: Annotated[
+        int, typer.Option(min=0, rich_help_panel=LOCUST, help="Seconds that users may finish in what they have begun.")
+    ] = 60,
+    web: Annotated[
+        bool, typer.Option("--web", rich_help_panel=LOCUST, help="Locust's own page, where tests are started.")
+    ] = False,
+) -> None:  # fmt: skip
+    """Run a plan, or a Locust file: drive the load, store every request, write the report."""
+    words = plan or []
+    if locustfile is None:
+        given = dict(locals())
+        for name in ("users", "spawn_rate", "run_time", "host", "tags", "exclude_tags", "web"):
+            if given[name]:
+                raise typer.BadParameter(f"--{name.replace('_', '-')} is for a locustfile; name one with --locustfile")
+        if len(words) != 1:
+            raise typer.BadParameter("name one plan, or a locustfile with --locustfile")
+        from loadtest import session
 
-    raise typer.Exit(
-        session.run(plan, make_fleet=_fleet_on(on), workers=workers, store=store, out=out, quiet=quiet, run_id=run_id)
-    )
+        path = Path(words[0])
+        fleet = _fleet_on(on)
+        raise typer.Exit(
+            session.run(path, make_fleet=fleet, workers=workers, store=store, out=out, quiet=quiet, run_id=run_id)
+        )
+    from loadtest.locustfiles import session as of_locustfile
+    from loadtest.locustfiles.options import Options
+
+    asked = Options(
+        locustfile=locustfile, users=users, spawn_rate=spawn_rate, run_time=run_time, host=host,
+        tags=_separate(tags), exclude_tags=_separate(exclude_tags), stop_timeout_s=stop_timeout, web=web,
+        workers=workers or 1, more=words,
+    )  # fmt: skip
+    towards = of_locustfile.address_towards(os.environ.get("RAY_ADDRESS") if on == On.ray else None)
+    raise typer.Exit(of_locustfile.run(asked, _fleet_on(on), towards, store, out, quiet, run_id))
+
+
+def _separate(values: list[str] | None) -> list[str]:
+    """`--tags a,b --tags c`: three of them."""
+    return [tag for value in values or [] for tag in value.replace(",", " ").split()]
 
 
 @app.command()

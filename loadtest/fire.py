@@ -258,7 +258,7 @@ def _error(
 ) -> tuple[ErrorWord, str] | None:
     """The error word and its detail; None for a success. The order is the one that the module's docstring tells."""
     if answer.status is not None and not dialect.accepts(target, answer.status):
-        return _word_of_status(answer.status), _status_detail(answer, target)
+        return word_of_status(answer.status), _status_detail(answer, target)
     if decoded.error is not None and decoded.error[0] == "error_event":
         return decoded.error
     if answer.error is not None and decoded.terminal_at is None:
@@ -271,7 +271,7 @@ def _error(
     return decoded.error
 
 
-def _word_of_status(status: int) -> ErrorWord:
+def word_of_status(status: int) -> ErrorWord:
     if status == 429:
         return "rate_limited"
     if status in (503, 529):

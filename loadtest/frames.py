@@ -30,12 +30,24 @@ class Resume(Struct, frozen=True):
     died_ns: int
 
 
+class LocustSetup(Struct, frozen=True):
+    """What turns a worker into one of Locust's own: it runs a locustfile and follows Locust's master, not a plan."""
+
+    locustfile: str
+    arguments: list[str]  # for Locust's own parser; they may hold secrets, and so are on no command line
+    master_host: str
+    master_port: int
+    files: dict[str, bytes] = {}  # path relative to the locustfile's directory -> content, for nodes without them
+    first: int = 0  # requests of this shard that have a number already: those of a process that died
+
+
 class Setup(Struct, frozen=True, tag="setup"):
     run: str
     plan: Plan
     keys: dict[str, str]  # target name -> secret
     shard: int
     shards: int
+    locust: LocustSetup | None = None  # then `plan` only tells of the run what all that watch it must know
 
     def __repr__(self) -> str:
         return f"Setup(run={self.run!r}, shard={self.shard}/{self.shards}, keys hidden)"
@@ -86,6 +98,7 @@ class StageCount(Struct):
     first_start_ns: int = 0  # when the worker really began
     end_ns: int = 0  # end of arrivals, 0 while they go on
     drained_ns: int = 0  # nothing in flight any more, 0 before
+    names: list[str] = []  # of `targets`, where no plan names them: what a locustfile has requested so far
 
 
 class Report(Struct, tag="report"):
@@ -95,6 +108,8 @@ class Report(Struct, tag="report"):
     peak_rss_bytes: int
     dropped_frames: int  # results that the full pipe buffer could not take
     stages: list[StageCount]
+    users: int = 0  # Locust's, under a locustfile
+    problems: list[str] = []  # what people should know
 
 
 class Failed(Struct, frozen=True, tag="failed"):

@@ -72,6 +72,7 @@ class Status(Struct):
     finished: bool = False  # no thread of this host runs any more
     stages: list[StageCount] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
+    users: int = 0  # Locust's, under a locustfile
     stored: int = 0
     read: int = 0  # results that arrived here
     dropped: int = 0
@@ -266,13 +267,15 @@ class Host:
 
     def _look_for_pressure(self, report: Report) -> None:
         """While a measured stage goes on, and once when it has ended."""
-        stages = self.setup.plan.stages
-        measuring = any(c.first_start_ns and not c.drained_ns and not stages[c.stage].warmup for c in report.stages)
+        measuring = any(c.first_start_ns and not c.drained_ns and self._measures(c.stage) for c in report.stages)
         if measuring or self._gauge.running:
             self._gauge.note(pressure.moment(self._status.pid, report.monotonic_raw_ns, report.cpu_s))
         if not measuring:
             self._gauge.pause()
         self._status.pressure = self._gauge.pressure
+
+    def _measures(self, stage: int) -> bool:
+        return not self.setup.plan.stages[stage].warmup
 
     def _book_dead(self) -> None:
         """What the dead process had counted is final; say where the next one takes up."""
@@ -325,7 +328,7 @@ class Host:
             return known
         return msgspec.structs.replace(
             newest,
-            targets=[_add(a, b) for a, b in zip(booked.targets, newest.targets, strict=True)],
+            targets=[added(a, b) for a, b in zip(booked.targets, newest.targets, strict=True)],
             first_start_ns=booked.first_start_ns or newest.first_start_ns,
         )
 
@@ -459,7 +462,7 @@ def _nothing(stage: int, start_ns: int, targets: int) -> StageCount:
     return StageCount(stage=stage, start_ns=start_ns, targets=[TargetCount() for _ in range(targets)])
 
 
-def _add(dead: TargetCount, living: TargetCount) -> TargetCount:
+def added(dead: TargetCount, living: TargetCount) -> TargetCount:
     return TargetCount(
         scheduled=dead.scheduled + living.scheduled,
         sent=dead.sent + living.sent,

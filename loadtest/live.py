@@ -282,7 +282,7 @@ def clock(duration_s: float) -> str:
 
 
 def _generator_line(progress: Progress) -> Text:
-    parts = [_workers(progress)]
+    parts = [_workers(progress), *progress.notes]
     if progress.schedule_lag_p99_ms is not None:
         parts.append(f"schedule lag p99 {sig3(progress.schedule_lag_p99_ms)} ms")
     parts.append(f"over the last {WINDOW_S} s")

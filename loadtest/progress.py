@@ -5,7 +5,7 @@ that ages, and as `stalled_s`, before a single one of them has ended. Percentile
 within the last `WINDOW_S`: a look at the present that nothing quotes. The figures of a report are SQL over the store.
 """
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,7 @@ class Progress(Struct, kw_only=True):
     workers_lost: int = 0
     interrupted: bool = False
     messages: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Watch:
@@ -71,7 +72,7 @@ class Watch:
         self._stage: int | None = None
         self._samples: deque[Sample] = deque()
         self._counts: deque[tuple[int, list[int]]] = deque()  # (now_ns, scheduled of each target)
-        self._errors: dict[str, Counter[str]] = {}
+        self._errors: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._last_end_ns: dict[str, int] = {}
         self._usual_e2e_ms: dict[str, float] = {}
         self._read_at_ns: dict[int, int] = {}  # worker -> of its status whose samples were taken
@@ -108,6 +109,7 @@ class Watch:
             workers_lost=len(snapshot.lost_hosts),
             interrupted=snapshot.interrupted,
             messages=_messages(snapshot),
+            notes=snapshot.notes,
         )
 
     def _begin_stage(self, snapshot: "Snapshot") -> None:
@@ -116,7 +118,7 @@ class Watch:
         self._stage = snapshot.stage
         self._samples.clear()
         self._counts.clear()
-        self._errors = {target.name: Counter() for target in snapshot.plan.targets}
+        self._errors = defaultdict(Counter)
         self._last_end_ns = {}
 
     def _keep(self, snapshot: "Snapshot") -> None:
@@ -165,7 +167,7 @@ class Watch:
             e2e_p50_ms=percentile(e2e_ms, 0.5),
             e2e_p99_ms=e2e_p99_ms,
             ended=total.done,
-            errors=dict(self._errors.get(name, Counter()).most_common()),
+            errors=dict(self._errors[name].most_common()),
             missed=total.missed_cap + total.missed_worker_lost,
             unknown=total.unknown,
         )

@@ -42,9 +42,10 @@ class Event(Struct, frozen=True, kw_only=True):
 class Recorder:
     """Within `with`: `note` each snapshot, `say` what else happens. Neither waits for the store."""
 
-    def __init__(self, address: Address, plan: Plan, run: str) -> None:
+    def __init__(self, address: Address, plan: Plan, run: str, text: str | None = None) -> None:
         self._address = address
         self._plan = plan
+        self._text = text  # in place of the plan's own
         self._run = run
         self._lock = threading.Lock()
         self._events: list[Event] = []
@@ -60,7 +61,11 @@ class Recorder:
             ts_ns=time.time_ns(),
             event="run_started",
             text=f"run of the plan {self._plan.name} started",
-            data={"plan_name": self._plan.name, "nonce": self._plan.nonce, "plan": plans.dump(self._plan)},
+            data={
+                "plan_name": self._plan.name,
+                "nonce": self._plan.nonce,
+                "plan": self._text or plans.dump(self._plan),
+            },
         )
         self.say(started)
         self._thread.start()

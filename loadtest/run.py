@@ -20,7 +20,8 @@ from msgspec import Struct, field
 
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup, StageCount
-from loadtest.host import Host, Status
+from loadtest.host import Status
+from loadtest.locustfiles.host import host_of
 from loadtest.store import Address
 from loadtest.types import Plan, Stage
 
@@ -50,7 +51,7 @@ class LocalFleet:
     start_lead_s = START_LEAD_S
 
     def __init__(self, setups: Sequence[Setup], address: Address, directory: Path) -> None:
-        self._hosts = [Host(setup, address, str(directory)) for setup in setups]
+        self._hosts = [host_of(setup, address, str(directory)) for setup in setups]
         self.workers = len(setups)
 
     def call(self, method: str, *args: Any) -> list[Any]:
@@ -84,7 +85,8 @@ class Snapshot(Struct):
     hosts: list[Status]
     lost_hosts: list[int] = field(default_factory=list)
     interrupted: bool = False
-    phase: str = "starting"  # starting, running, draining, storing, done
+    phase: str = "starting"  # starting, waiting (for a test to be started by hand), running, draining, storing, done
+    notes: list[str] = field(default_factory=list)  # what else a view may show of the load
 
 
 View = Callable[[Snapshot], None]

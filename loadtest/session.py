@@ -70,31 +70,52 @@ def run(
     keys, gpu_keys = plans.resolve_keys(plan), plans.resolve_gpu_keys(plan)
     for warning in capacity.warnings(plan, calibrate.known(), calibrate.cores() if make_fleet is LocalFleet else None):
         print(f"warning: {warning}", file=sys.stderr)
-    run_id = _good_id(run_id) if run_id is not None else new_run_id()
+    run_id = good_id(run_id)
+
+    def drive(database: Store, directory: Path, interrupts: Interrupts, view: live.View, recorder: Recorder) -> Driven:
+        with gpu.sampled(plan, gpu_keys, run_id, database.address):
+            return _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
+
+    return carry_out(drive, plan, plans.dump, run_id, plan.store if store is None else store, out, quiet)
+
+
+Driven = tuple[Snapshot, list[Stop]]
+Drive = Callable[[Store, Path, Interrupts, live.View, Recorder], Driven]
+
+
+def carry_out(
+    drive: Drive,
+    plan: Plan,
+    text_of: Callable[[Plan], str],
+    run_id: str,
+    store: str | None,
+    out: Path | None,
+    quiet: bool,
+) -> int:
+    """A run within its store and directory, and its report. `text_of` the plan is what is stored of it."""
     directory = (out or Path("runs") / run_id).resolve()
-    with Interrupts().caught() as interrupts, open_store(plan.store if store is None else store) as database:
+    with Interrupts().caught() as interrupts, open_store(store) as database:
         database.migrate()
         _refuse_known(database, run_id)
-        _begin_directory(directory, plan)
-        with Recorder(database.address, plan, run_id) as recorder:
-            view = live.view(quiet)
-            with gpu.sampled(plan, gpu_keys, run_id, database.address):
-                snapshot, stops = _drive(
-                    plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder
-                )
+        _begin_directory(directory, text_of(plan))
+        with Recorder(database.address, plan, run_id, text_of(plan)) as recorder:
+            snapshot, stops = drive(database, directory, interrupts, live.view(quiet), recorder)
             try:
-                figures = _report(database, snapshot, stops, directory)
+                figures = _report(database, snapshot, stops, text_of, directory)
             except StoreError as e:
                 frames = directory / "*.frames"
                 raise ResultsNotStored(
                     f"the run is over, but its store failed: {e}; its results are in {frames}"
                 ) from e
             recorder.say_verdicts(figures)
-    live.final(figures, directory, store or plan.store)
+    live.final(figures, directory, store)
     return exit_status(figures, snapshot.interrupted)
 
 
-def _good_id(run_id: str) -> str:
+def good_id(run_id: str | None) -> str:
+    """The one asked for, or a new one."""
+    if run_id is None:
+        return new_run_id()
     if not RUN_ID.fullmatch(run_id):
         raise UserError(
             f"--run-id is {run_id!r}; write 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
@@ -110,23 +131,27 @@ def _refuse_known(store: Store, run_id: str) -> None:
         )
 
 
-def _begin_directory(directory: Path, plan: Plan) -> None:
+def _begin_directory(directory: Path, text: str) -> None:
     """A run's directory is its own: files of two runs side by side would be taken for one."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.glob("*.frames")):
             raise RunFailed(f"{directory} holds the frames of another run; give another --out, or remove it")
-        (directory / "plan.yaml").write_text(plans.dump(plan))
+        (directory / "plan.yaml").write_text(text)
     except OSError as e:
         raise RunFailed(f"nothing can be written to {directory}: {e.strerror}; give another --out") from None
 
 
-def _report(store: Store, snapshot: Snapshot, stops: list[Stop], directory: Path) -> dict[str, Any]:
+def _report(
+    store: Store, snapshot: Snapshot, stops: list[Stop], text_of: Callable[[Plan], str], directory: Path
+) -> dict[str, Any]:
     """Record the run in the store, and write what is read back from there. Returns summary.json's content."""
     rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
     booked = account(snapshot, rows[0]["n"])
     booked.stops = stops
-    record(store, snapshot, booked)
+    text = text_of(rounds.original(snapshot.plan))
+    record(store, snapshot, booked, text)
+    (directory / "plan.yaml").write_text(text)
     figures = summary(store, snapshot.run)
     (directory / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
     (directory / "report.html").write_text(html.render(html.load(store, snapshot.run)))
@@ -143,7 +168,7 @@ def _drive(
     interrupts: Interrupts,
     view: live.View,
     recorder: Recorder,
-) -> tuple[Snapshot, list[Stop]]:
+) -> Driven:
     shards = plan.fleet.workers
     plan = rounds.expanded(plan)
     located = tokens.located(plan)
@@ -230,13 +255,16 @@ def list_runs(store: str | None) -> None:
         live.runs(database.query(RUNS), str(database.address))
 
 
-def record(store: Store, snapshot: Snapshot, booked: Account) -> None:
-    """The spans of the run, its stages and its workers, by opentelemetry-sdk: they feed the tables runs and stages."""
+def record(store: Store, snapshot: Snapshot, booked: Account, text: str | None = None) -> None:
+    """The spans of the run, its stages and its workers, by opentelemetry-sdk: they feed the tables runs and stages.
+
+    `text` in place of the plan's own, where none was written.
+    """
     exporter = SpanExporter(store)
     provider = TracerProvider(resource=Resource(RESOURCE), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer(SCOPE, __version__)
-    _record_spans(tracer, snapshot, booked)
+    _record_spans(tracer, snapshot, booked, text)
     provider.shutdown()
     if exporter.failure:
         raise StoreError(exporter.failure)
@@ -251,7 +279,7 @@ def _prices(plan: Plan) -> dict[str, tuple[float, float, str]]:
     }
 
 
-def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
+def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account, text: str | None) -> None:
     plan, run_id = snapshot.plan, snapshot.run
     written = rounds.original(plan)
     positions = {stage.name: position for position, stage in enumerate(written.stages)}
@@ -262,7 +290,7 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account) -> None:
             "loadtest.run": run_id,
             "loadtest.plan.name": plan.name,
             "loadtest.nonce": plan.nonce,
-            "loadtest.plan": plans.dump(written),
+            "loadtest.plan": text or plans.dump(written),
             "loadtest.prices": json.dumps(_prices(plan)),
             "loadtest.account": msgspec.json.encode(booked).decode(),
         },

@@ -93,31 +93,37 @@ def target_attributes(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def columns(results: Iterable[Result], targets: dict[str, dict[str, str]]) -> dict[str, list[Any]]:
-    """Column name of otel_traces -> values, one each a result; `targets` is from `target_attributes`.
+    """Column name of otel_traces -> values, one each a result; `targets` is from `target_attributes`. What a target does
+    not say of a request, because no plan names it, the result's own `attributes` do.
 
     `Timestamp` is `sent_ns`, or `started_ns` where nothing was sent, in integer nanoseconds.
     """
     rows = list(results)
     n = len(rows)
     starts = [r.sent_ns or r.started_ns for r in rows]
+    of_targets = [r.attributes or targets[r.target] for r in rows]
     return {
         "Timestamp": starts,
         "TraceId": [r.trace_id for r in rows],
         "SpanId": [r.trace_id[16:] for r in rows],
-        "SpanName": [_span_name(targets[r.target]) for r in rows],
+        "SpanName": [_span_name(r, target) for r, target in zip(rows, of_targets, strict=True)],
         "SpanKind": ["Client"] * n,
         "ServiceName": [RESOURCE["service.name"]] * n,
         "ResourceAttributes": [RESOURCE] * n,
         "ScopeName": [SCOPE] * n,
         "ScopeVersion": [__version__] * n,
-        "SpanAttributes": [_attributes(r, start) | targets[r.target] for r, start in zip(rows, starts, strict=True)],
+        "SpanAttributes": [
+            _attributes(r, start) | target for r, start, target in zip(rows, starts, of_targets, strict=True)
+        ],
         "Duration": [max(r.done_ns - start, 0) for r, start in zip(rows, starts, strict=True)],
         "StatusCode": ["Error" if r.error else "Unset" for r in rows],
         "StatusMessage": [r.error_detail for r in rows],
     }
 
 
-def _span_name(target: dict[str, str]) -> str:
+def _span_name(result: Result, target: dict[str, str]) -> str:
+    if not target.get("gen_ai.request.model") and result.attributes:
+        return result.target  # as Locust's own table names it: GET /basket
     return f"{target['gen_ai.operation.name']} {target['gen_ai.request.model']}".rstrip()
 
 

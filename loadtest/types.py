@@ -72,10 +72,11 @@ EndpointError = Literal[
     "rate_limited", "overloaded", "http_5xx", "truncated", "malformed", "error_event", "empty",
     "timeout_first_byte", "timeout_idle", "timeout_total",
 ]  # fmt: skip
+LocustfileError = Literal["failed"]  # a locustfile says so: its own check of the answer, or an exception of its client
 NetworkError = Literal["dns", "connect", "timeout_connect", "tls", "write", "reset"]
 ClientError = Literal["http_4xx", "redirect"]
 GeneratorError = Literal["generator", "cancelled"]
-ErrorWord = EndpointError | NetworkError | ClientError | GeneratorError
+ErrorWord = EndpointError | LocustfileError | NetworkError | ClientError | GeneratorError
 Retryable = Literal[EndpointError, NetworkError]
 Kind = Literal["load", "capacity", "probe"]
 """Of a run and its rows: of what is expected of the endpoint, in search of its limit, or a look at whether it is there."""
@@ -237,6 +238,7 @@ FAULT_OF: Mapping[str, str] = {
     word: fault
     for fault, words in (
         ("endpoint", EndpointError),
+        ("endpoint", LocustfileError),
         ("network", NetworkError),
         ("client", ClientError),
         ("generator", GeneratorError),
@@ -303,6 +305,8 @@ class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
     clock: Literal["kernel", "user"] = "user"
     read_lag_ns: int = 0  # longest time that a chunk lay in the kernel before it was read
     uncertainty_ns: int = 0  # largest uncertainty of a chunk's stamp
+    # what no plan says of the target
+    attributes: dict[str, str] = field(default_factory=dict)  # further ones of the span: of a locustfile's request
 
 
 class Metric(Struct, frozen=True, kw_only=True):

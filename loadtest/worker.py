@@ -22,16 +22,14 @@ import gevent.os
 from gevent.event import Event
 from gevent.queue import Queue
 
-from loadtest import retries, rounds, skew
+from loadtest import retries, rounds
 from loadtest.arrivals import Closed, nanoseconds
 from loadtest.clock import Alarm
 from loadtest.fire import Fire
 from loadtest.frames import (
     Command,
     Failed,
-    Frame,
     Ready,
-    Report,
     Resume,
     Setup,
     StageCount,
@@ -40,46 +38,13 @@ from loadtest.frames import (
     TargetCount,
     Unpacker,
     decode_command,
-    pack,
 )
+from loadtest.outbox import FLUSH_EVERY_S, REPORT_EVERY_S, Outbox, report
 from loadtest.prompts import Prompt
 from loadtest.schedule import Schedule
 from loadtest.types import Result
 
-REPORT_EVERY_S = 0.1
-OUTBOX_LIMIT_BYTES = 64 << 20
 DESCRIPTORS_IN_RESERVE = 64
-
-
-class Outbox:
-    """The way out: a bounded buffer before a non-blocking pipe, so that a slow host never holds a request up."""
-
-    def __init__(self, fd: int) -> None:
-        self.dropped = 0
-        self._fd = fd
-        self._buffer = bytearray()
-        os.set_blocking(fd, False)
-
-    def put(self, frame: Frame) -> None:
-        if len(self._buffer) > OUTBOX_LIMIT_BYTES:
-            self.dropped += 1
-        else:
-            self._buffer += pack(frame)
-
-    def flush(self) -> bool:
-        """Write what the pipe takes; True when nothing is left."""
-        while self._buffer:
-            try:
-                written = os.write(self._fd, self._buffer[: 1 << 18])
-            except BlockingIOError:
-                return False
-            del self._buffer[:written]
-        return True
-
-    def flush_for(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self.flush() and time.monotonic() < deadline:
-            gevent.sleep(0.005)
 
 
 class StageRun:
@@ -328,18 +293,7 @@ class Worker:
         )
 
     def report(self) -> None:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        now = skew.pair()
-        self.outbox.put(
-            Report(
-                at_ns=now.real_ns,
-                monotonic_raw_ns=now.raw_ns,
-                cpu_s=usage.ru_utime + usage.ru_stime,
-                peak_rss_bytes=peak_rss_bytes(),
-                dropped_frames=self.outbox.dropped,
-                stages=[stage.count() for stage in self.stages],
-            )
-        )
+        self.outbox.put(report(self.outbox, [stage.count() for stage in self.stages]))
         self.outbox.flush()
 
     def _report_for_ever(self) -> None:
@@ -350,7 +304,7 @@ class Worker:
     def _flush_for_ever(self) -> None:
         while True:
             self.outbox.flush()
-            gevent.sleep(0.025)
+            gevent.sleep(FLUSH_EVERY_S)
 
     def close(self) -> None:
         """The host has closed our stdin: say the last word and let Locust's listeners say theirs."""
@@ -377,15 +331,6 @@ def _import_listeners(path: str) -> None:
         raise ImportError(f"fleet.listeners {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-
-
-def peak_rss_bytes() -> int:
-    """VmHWM: unlike ru_maxrss, it does not begin with what the process that forked us held."""
-    try:
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def raise_open_files_limit() -> int:
@@ -428,6 +373,11 @@ def main() -> None:
     try:
         if problem := check_open_files(setup, limit):
             raise ValueError(problem)
+        if setup.locust is not None:
+            from loadtest.locustfiles import worker as of_locustfile
+
+            of_locustfile.run(setup, setup.locust, outbox, inbox, limit)
+            return
         worker = Worker(outbox, setup)
         worker.start()
     except Exception as e:

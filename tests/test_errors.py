@@ -192,7 +192,7 @@ DETAIL = {
 
 
 def test_each_error_word_is_provoked() -> None:
-    assert PROVOKED.keys() == DETAIL.keys() == FAULT_OF.keys()
+    assert PROVOKED.keys() == DETAIL.keys() == FAULT_OF.keys() - {"failed"}, "which only a locustfile can say"
 
 
 @pytest.mark.parametrize("word", PROVOKED)

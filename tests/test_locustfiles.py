@@ -1,0 +1,346 @@
+"""Locust files on the fleet, with Locust's own master and workers: what Locust counts is what is stored, row for row."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from loadtest.account import account
+from loadtest.errors import PlanError, RunFailed
+from loadtest.locustfiles import options
+from loadtest.locustfiles.options import Options
+from loadtest.locustfiles.session import LOOPBACK, Load
+from loadtest.run import Interrupts, LocalFleet, Snapshot, new_run_id
+from loadtest.store import Store
+from loadtest.validity import Account, Facts, validity
+from tests.test_run import adds_up
+
+HELPER = """
+def path_of(user): return "/fast?user=" + user.environment.parsed_options.who
+"""
+EVERYTHING = """
+import time
+from xmlrpc.client import Fault, ServerProxy
+from locust import FastHttpUser, HttpUser, User, between, constant, events, tag, task
+from helper import path_of
+
+@events.init_command_line_parser.add_listener
+def _(parser): parser.add_argument("--who", default="nobody")
+
+class Plain(HttpUser):
+    wait_time = between(0.01, 0.05)
+    @task(5)
+    def hello(self): self.client.get("/hello?n=1")
+    @task
+    def fails(self): self.client.post("/error")
+    @task
+    def lost(self): self.client.get("/missing", name="lost things")
+    @tag("never")
+    @task(50)
+    def tagged(self): self.client.get("/never")
+
+class Fast(FastHttpUser):
+    wait_time = constant(0.02)
+    @task
+    def world(self): self.client.get(path_of(self), name="/fast")
+    @task
+    def checked(self):
+        with self.client.get("/hello", name="/checked", catch_response=True) as answer:
+            answer.failure("not what I wanted") if answer.text == "hello" else answer.success()
+    @task
+    def forgiven(self):
+        with self.client.get("/error", name="/forgiven", catch_response=True) as answer: answer.success()
+    @task
+    def nobody(self): self.client.get("http://127.0.0.1:9/", name="/refused")
+
+class Rpc(User):
+    fixed_count = 1
+    wait_time = constant(0.05)
+    @task
+    def call(self):
+        begun, failed = time.perf_counter(), None
+        try: ServerProxy(self.host).answer()
+        except Fault as e: failed = e
+        self.environment.events.request.fire(request_type="xmlrpc", name="answer", response_length=0, exception=failed,
+            response_time=(time.perf_counter() - begun) * 1000, context={})
+    @task
+    def broken(self): raise LookupError("of the author")
+"""
+SHAPED = """
+from locust import FastHttpUser, LoadTestShape, constant, task
+class Quick(FastHttpUser):
+    wait_time = constant(0.05)
+    @task
+    def hello(self): self.client.get("/hello")
+class Steps(LoadTestShape):
+    def tick(self): return None if self.get_run_time() > 4 else (2 if self.get_run_time() < 2 else 4, 10)
+"""
+SLOW = """
+from locust import HttpUser, task
+class Patient(HttpUser):
+    @task
+    def slow(self): self.client.get("/slow", name="slow")
+"""
+STEADY = """
+from locust import FastHttpUser, constant, task
+class Quick(FastHttpUser):
+    wait_time = constant(0.02)
+    @task
+    def hello(self): self.client.get("/hello")
+"""
+
+
+class Server(ThreadingHTTPServer):
+    """Counts what it was asked for, by method and path."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: Counter[str] = Counter()
+        self.lock = threading.Lock()
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        with self.server.lock:
+            self.server.asked[f"{self.command} {path}"] += 1
+        if path == "/slow":
+            time.sleep(20)
+        body = (self.rfile.read(int(self.headers["Content-Length"] or 0)) and b"hello") or b"hello"
+        status = {"/error": 500, "/missing": 404}.get(path, 200)
+        if path == "/RPC2":
+            body = (
+                b"<?xml version='1.0'?><methodResponse><fault><value><struct><member><name>faultCode</name><value><int>4"
+                b"</int></value></member><member><name>faultString</name><value>no</value></member></struct></value>"
+                b"</fault></methodResponse>"
+            )
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "text/xml" if path == "/RPC2" else "text/plain")
+        self.send_header("X-Request-Id", "r-1")
+        self.end_headers()
+        with contextlib.suppress(BrokenPipeError):
+            self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield served
+        served.shutdown()
+        thread.join()
+
+
+def asked_for(tmp_path: Path, text: str, server: Server, **more: Any) -> Options:
+    path = tmp_path / "locustfile.py"
+    path.write_text(text)
+    (tmp_path / "helper.py").write_text(HELPER)
+    return Options(locustfile=path, host=server.url, **{"users": 6, "spawn_rate": 100.0, "workers": 1, **more})
+
+
+def drive(
+    asked: Options,
+    store: Store,
+    tmp_path: Path,
+    act: Callable[[Snapshot], None] = lambda _: None,
+    interrupts: Interrupts | None = None,
+) -> tuple[Snapshot, Account]:
+    out = tmp_path / "out"
+    out.mkdir()
+    load = Load(asked, new_run_id(), LOOPBACK, LocalFleet, store.address, out)
+    snapshot = load.drive(act, interrupts or Interrupts())
+    stored = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
+    return snapshot, account(snapshot, stored[0]["n"])
+
+
+def rows(store: Store, snapshot: Snapshot, columns: str = "*", more: str = "") -> list[dict[str, Any]]:
+    return store.query(f"SELECT {columns} FROM attempts WHERE run = {{run:String}} {more}", {"run": snapshot.run})
+
+
+def locusts_table(path: Path) -> dict[str, tuple[int, int]]:
+    """Locust's own count of requests and failures, by name."""
+    return {
+        f"{row['method']} {row['name']}": (row["num_requests"], row["num_failures"])
+        for row in json.loads(path.with_suffix(".json").read_text())
+    }
+
+
+def by_target(store: Store, snapshot: Snapshot) -> dict[str, tuple[int, int]]:
+    found = rows(store, snapshot, "target, count() AS n, countIf(error != '') AS failed", "GROUP BY target")
+    return {row["target"]: (row["n"], row["failed"]) for row in found}
+
+
+def test_each_request_of_an_unmodified_file_is_a_row(store: Store, server: Server, tmp_path: Path) -> None:
+    own = tmp_path / "locust"
+    asked = asked_for(
+        tmp_path, EVERYTHING, server, workers=2, run_time="3s", exclude_tags=["never"],
+        more=["--json-file", str(own), "--who", "sk-secret-of-the-author"],
+    )  # fmt: skip
+    snapshot, booked = drive(asked, store, tmp_path)
+    table = locusts_table(own)
+    assert by_target(store, snapshot) == table
+    assert set(table) == {
+        "GET /hello?n=1", "POST /error", "GET lost things", "GET /fast", "GET /checked", "GET /forgiven", "GET /refused",
+        "xmlrpc answer",
+    }  # fmt: skip
+    assert adds_up(booked)
+    assert booked.integrity.sent == booked.integrity.stored == sum(n for n, _ in table.values()) > 100
+    assert server.asked["GET /fast"] == table["GET /fast"][0]
+    assert booked.integrity.unknown == booked.integrity.missed == 0
+    assert {s.worker for s in snapshot.hosts if s.read} == {0, 1}
+    assert snapshot.plan.targets[0].name == "GET /checked", "in the order of Locust's table"
+
+    errors = rows(
+        store, snapshot, "target, error, any(fault) AS fault, any(status) AS status", "GROUP BY target, error"
+    )
+    assert {row["target"]: (row["error"], row["fault"], row["status"]) for row in errors} == {
+        "GET /hello?n=1": ("", "", 200), "GET /fast": ("", "", 200), "GET /forgiven": ("", "", 500),
+        "POST /error": ("http_5xx", "endpoint", 500), "GET lost things": ("http_4xx", "client", 404),
+        "GET /checked": ("failed", "endpoint", 200), "GET /refused": ("connect", "network", None),
+        "xmlrpc answer": ("failed", "endpoint", None),
+    }  # fmt: skip
+    detail = {
+        row["target"]: row["d"] for row in rows(store, snapshot, "target, any(error_detail) AS d", "GROUP BY target")
+    }
+    assert detail["GET /checked"] == "not what I wanted"
+    assert detail["xmlrpc answer"] == "Fault: <Fault 4: 'no'>"
+    assert any("raised LookupError" in problem for host in snapshot.hosts for problem in host.problems)
+    _facts_are_facts(rows(store, snapshot))
+    assert "sk-secret" not in options.record(asked, snapshot.plan)
+
+
+def _facts_are_facts(found: list[dict[str, Any]]) -> None:
+    """What Locust's event does not carry is not there."""
+    assert len({(row["seq"], row["target"]) for row in found}) == len({row["seq"] for row in found}) == len(found)
+    for row in found:
+        assert (row["streamed"], row["clock"], row["token_source"]) == (False, "user", "unknown")
+        assert row["chunk_offset_ns"] == []
+        assert row["first_byte_ns"] is row["output_tokens"] is row["due_ns"] is None
+        assert row["started_ns"] == row["sent_ns"] < row["done_ns"]
+        assert (row["stage"], row["kind"]) == ("load", "load")
+        assert row["operation"] == ("xmlrpc" if row["target"].startswith("xmlrpc") else "http")
+        assert row["request_id"] == ("r-1" if row["status"] else "")
+
+
+def test_a_shape_ends_the_run_and_a_killed_worker_is_told(store: Store, server: Server, tmp_path: Path) -> None:
+    own = tmp_path / "locust"
+    asked = asked_for(tmp_path, SHAPED, server, users=None, spawn_rate=None, workers=2, more=["--json-file", str(own)])
+    killed: list[int] = []
+
+    def kill_one(snapshot: Snapshot) -> None:
+        old_enough = snapshot.times and snapshot.now_ns - snapshot.times[0].start_ns > 1e9
+        if old_enough and not killed and all(host.read for host in snapshot.hosts):
+            killed.append(snapshot.hosts[0].pid)
+            os.kill(snapshot.hosts[0].pid, signal.SIGKILL)
+
+    snapshot, booked = drive(asked, store, tmp_path, kill_one)
+    assert killed
+    assert adds_up(booked)
+    assert booked.generator.workers_restarted == 1
+    assert not snapshot.interrupted
+    reasons = {reason.partition(":")[0] for reason in validity(Facts(account=booked)).reasons}
+    assert "worker_lost" in reasons
+    i = booked.integrity
+    assert i.stored <= server.asked["GET /hello"]
+    assert 0 <= i.lost <= 2, "its two users had one request each in flight"
+    found = rows(store, snapshot, "seq, worker")
+    assert len({row["seq"] for row in found}) == len(found), "the restarted worker numbers on"
+    assert sum(n for n, _ in locusts_table(own).values()) <= i.stored, (
+        "what it had not yet told Locust's master is a row"
+    )
+
+
+def test_what_an_endpoint_never_answered_shows(store: Store, server: Server, tmp_path: Path) -> None:
+    """Locust's event would not tell of it: its users are killed in the middle."""
+    asked = asked_for(tmp_path, SLOW, server, users=3)
+    interrupts, seen = Interrupts(), []
+
+    def interrupt_once_in_flight(snapshot: Snapshot) -> None:
+        seen.append(sum(count.in_flight for host in snapshot.hosts for s in host.stages for count in s.targets))
+        if seen[-1] == 3 and interrupts.count < 2:
+            interrupts.count += 1
+
+    snapshot, booked = drive(asked, store, tmp_path, interrupt_once_in_flight, interrupts)
+    assert snapshot.interrupted
+    assert max(seen) == 3
+    assert adds_up(booked)
+    assert by_target(store, snapshot) == {"GET slow": (3, 3)}
+    assert {row["error"] for row in rows(store, snapshot, "error")} == {"cancelled"}
+
+
+def test_tests_started_on_locusts_page_are_stages(store: Store, server: Server, tmp_path: Path) -> None:
+    asked = asked_for(tmp_path, STEADY, server, web=True)
+    interrupts = Interrupts()
+    started, stopped = [0], [0]
+
+    def by_hand(snapshot: Snapshot) -> None:
+        page = next((note.split()[1] for note in snapshot.notes if note.startswith("page ")), "")
+        requests = sum(count.done for host in snapshot.hosts for s in host.stages for count in s.targets)
+        if snapshot.phase == "running" and stopped[0] < started[0] and requests > 20 * started[0]:
+            stopped[0] += httpx.post(f"{page}/stop", timeout=20).json()["success"]
+        elif snapshot.phase == "waiting" and page and started[0] == stopped[0] == len(snapshot.times) < 2:
+            form = {"user_count": "2", "spawn_rate": "10", "host": server.url}
+            started[0] += httpx.post(f"{page}/swarm", data=form).json()["success"]
+        elif snapshot.phase == "waiting" and stopped[0] == 2:
+            interrupts.count = 1
+
+    snapshot, booked = drive(asked, store, tmp_path, by_hand, interrupts)
+    assert adds_up(booked)
+    assert not snapshot.interrupted
+    found = rows(store, snapshot, "stage, count() AS n", "GROUP BY stage ORDER BY stage")
+    assert [row["stage"] for row in found] == ["load", "load-2"]
+    assert sum(row["n"] for row in found) == server.asked["GET /hello"] == booked.integrity.sent
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "says"),
+    [
+        ("import nothing_like_it", [], "No module named 'nothing_like_it'"),
+        ("x = 1", [], "No User class found"),
+        (STEADY, ["--whom", "me"], "unrecognized arguments: --whom"),
+    ],
+)
+def test_a_file_that_cannot_run_sends_nothing(
+    text: str, more: list[str], says: str, store: Store, server: Server, tmp_path: Path
+) -> None:
+    with pytest.raises(RunFailed, match=says):
+        drive(asked_for(tmp_path, text, server, more=more), store, tmp_path)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"run_time": "soon"}, "--run-time is 'soon'; write seconds"),
+        ({"more": ["--processes", "4"]}, "--processes cannot be given"),
+        ({"more": ["-u", "4"]}, "write --users before it"),
+        ({"locustfile": Path("plan.yaml")}, "plan.yaml is no Python file"),
+    ],
+)
+def test_a_wrong_call_is_refused(more: dict[str, Any], says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        options.check(Options(**{"locustfile": Path(__file__), **more}))
