@@ -109,6 +109,12 @@ def _latest(name: str, table: Literal["gauge", "sum"]) -> str:
     return samples.latest(f"loadtest.{name}", SAMPLES, table=table, by=SAMPLED_BY, window=WINDOW)
 
 
+def failed_share() -> str:
+    """Of the requests sent in this time range."""
+    of = metrics.figures(["error_rate"], f"{REQUESTS} AND {SETTLED} AND {WINDOW.of_requests}")
+    return f"SELECT target, stage, error_rate FROM ({of}) WHERE error_rate_n > 0 ORDER BY target, stage"
+
+
 def errors_over_time() -> str:
     """How many requests failed in each bucket, by the error's word. By the end of the request, so that none is held back."""
     return (
@@ -216,7 +222,8 @@ WATCHED = (
 )
 """Samples of GPUs and engines: of the chosen runs or of no run, of what the chosen targets run on."""
 OF_GPU = "Attributes['hw.type'] = 'gpu'"
-GPU = "Attributes['hw.id'] AS gpu"
+_SHORT_ID = "replaceRegexpOne(Attributes['hw.id'], '^(GPU-[0-9a-f]{8})[-0-9a-f]+', '\\\\1')"
+GPU = f"trimLeft(concat(Attributes['loadtest.target'], ' ', {_SHORT_ID})) AS gpu"
 ENGINE = ("Attributes['loadtest.target'] AS target", "Attributes['engine.id'] AS engine")
 
 
