@@ -29,6 +29,7 @@ USER_AGENT = f"loadtest/{__version__}"
 REQUEST_ID_HEADERS = (
     b"x-request-id", b"request-id", b"x-amzn-requestid", b"apim-request-id", b"x-ms-request-id", b"cf-ray",
 )  # fmt: skip
+Trace = Literal["off", "unsampled", "sampled"]
 DETAIL_CHARACTERS = 300
 BODY_CHARACTERS_IN_DETAIL = 4000
 
@@ -42,7 +43,8 @@ class Fire:
         self._keys = keys
         self._run = run
         self._worker = worker
-        self._dialects: list[Dialect] = [dialects.load(target.dialect) for target in plan.targets]
+        for target in plan.targets:
+            dialects.load(target.dialect)  # now: not at the first request
         references = [target.tokenizer or plan.tokenizer for target in plan.targets]
         self._tokenizers = [tokens.opened(path) if path else None for path in references]
         self._forms = [Form.of(target, keys) for target in plan.targets]
@@ -102,23 +104,41 @@ class Fire:
         self._wire.close()
 
     def _fly(self, result: Result, index: int, prompt: Prompt, flight: Flight) -> None:
-        target, dialect = self._plan.targets[index], self._dialects[index]
-        request = dialect.encode(target, prompt, self._keys.get(target.name))
-        traceparent = _traceparent(result.trace_id, self._plan.trace)
-        payload = serialize(request, self._forms[index], traceparent)
-        result.request_bytes = len(payload)
-        answer = self._wire.exchange(
-            target.name,
-            payload,
-            flight,
-            bodiless=request.method == "HEAD",
-            terminal=dialect.TERMINAL if dialect.streams(target) else b"",
+        target, tokenizer = self._plan.targets[index], self._tokenizers[index]
+        key, trace = self._keys.get(target.name), self._plan.trace
+        decoded = fly(
+            self._wire, result, target, self._forms[index], prompt, key, trace, flight, keep_texts=tokenizer is not None
         )
-        _note_answer(result, answer)
-        tokenizer = self._tokenizers[index]
-        decoded = _note_meaning(result, answer, target, dialect, keep_texts=tokenizer is not None)
         if tokenizer is not None and decoded.texts:
             counts.fill_in(result, decoded, tokenizer, prompt)
+
+
+def fly(
+    wire: Wire,
+    result: Result,
+    target: Target,
+    form: "Form",
+    prompt: Prompt,
+    key: str | None,
+    trace: Trace,
+    flight: Flight,
+    *,
+    keep_texts: bool,
+) -> Decoded:
+    """Encode, send, wait, decode: what happened is noted in `result`, what was said is returned."""
+    dialect = dialects.load(target.dialect)
+    request = dialect.encode(target, prompt, key)
+    payload = serialize(request, form, _traceparent(result.trace_id, trace))
+    result.request_bytes = len(payload)
+    answer = wire.exchange(
+        target.name,
+        payload,
+        flight,
+        bodiless=request.method == "HEAD",
+        terminal=dialect.TERMINAL if dialect.streams(target) else b"",
+    )
+    _note_answer(result, answer)
+    return _note_meaning(result, answer, target, dialect, keep_texts=keep_texts)
 
 
 # the way out
@@ -162,7 +182,7 @@ def serialize(request: Request, form: Form, traceparent: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
 
 
-def _traceparent(trace: str, mode: Literal["off", "unsampled", "sampled"]) -> str:
+def _traceparent(trace: str, mode: Trace) -> str:
     return "" if mode == "off" else f"00-{trace}-{trace[16:]}-{'01' if mode == 'sampled' else '00'}"
 
 

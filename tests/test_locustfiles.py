@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -170,7 +172,7 @@ def drive(
     interrupts: Interrupts | None = None,
 ) -> tuple[Snapshot, Account]:
     out = tmp_path / "out"
-    out.mkdir()
+    out.mkdir(parents=True)
     load = Load(asked, new_run_id(), LOOPBACK, LocalFleet, store.address, out)
     snapshot = load.drive(act, interrupts or Interrupts())
     stored = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
@@ -344,3 +346,64 @@ def test_a_file_that_cannot_run_sends_nothing(
 def test_a_wrong_call_is_refused(more: dict[str, Any], says: str) -> None:
     with pytest.raises(PlanError, match=says):
         options.check(Options(**{"locustfile": Path(__file__), **more}))
+
+
+INFERENCE = """
+from locust import constant, task
+from loadtest import InferenceUser
+class Chat(InferenceUser):
+    model, key, wait_time = "sim-8b", "env:TEST_LOCUST_KEY", constant(0.02)
+    @task
+    def ask(self):
+        answer = self.client.chat("What is a locust?", max_tokens=6, temperature=0.2)
+        assert answer.error is None and answer.output_tokens == 6 == len(answer.chunk_ms), answer.result
+        assert 0 < answer.ttft_ms == answer.chunk_ms[0] <= answer.e2e_ms and len(answer.text.split()) >= 3, answer.text
+    @task
+    def complete(self): self.client.complete("Once upon a time", max_tokens=3, name="story")
+    @task
+    def checked(self):
+        with self.client.chat("x", max_tokens=2, name="checked", catch_response=True) as answer: answer.failure("too short")
+    @task
+    def refused(self): self.client.chat("x", model="", name="fault", simulate={"status": 429})
+"""
+KEY = "sk-locust-8Dk2mZq7"
+
+
+def test_inference_users_have_the_whole_timeline(
+    store: Store, simulator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "locustfile.py"
+    path.write_text(INFERENCE)
+    asked = Options(locustfile=path, host=f"{simulator}/v1", users=4, spawn_rate=100, run_time="2s")
+    with pytest.raises(PlanError, match="TEST_LOCUST_KEY is empty or not there"):
+        drive(asked, store, tmp_path / "1")
+    monkeypatch.setenv("TEST_LOCUST_KEY", KEY)
+    snapshot, booked = drive(asked, store, tmp_path / "2")
+    assert adds_up(booked)
+    assert not [problem for host in snapshot.hosts for problem in host.problems], "each answer was as its task expects"
+    found = rows(store, snapshot)
+    assert len(found) == booked.integrity.sent > 20
+    for row in found:
+        expected = {"chat sim-8b": 6, "text_completion story": 3, "chat checked": 2, "chat fault": None}[row["target"]]
+        assert row["output_tokens"] == expected
+        assert len(row["chunk_offset_ns"]) >= (expected or 0)
+        assert (row["clock"], row["streamed"], row["seq"] >= 0) == ("kernel", True, True)
+        failed = {"chat checked": "failed", "chat fault": "rate_limited"}.get(row["target"], "")
+        assert row["error"] == failed
+        assert row["model"] == "sim-8b"
+        assert row["operation"] in row["target"]
+        if expected:
+            assert 0 < row["first_token_ns"] <= row["last_token_ns"] <= row["done_ns"] - row["sent_ns"]
+    assert not [file for file in (tmp_path / "2").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+
+
+def test_the_example_runs_under_plain_locust_too(simulator: str, tmp_path: Path) -> None:
+    locust = Path(sys.executable).with_name("locust")
+    example = Path(__file__).parent.parent / "examples" / "locustfile.py"
+    done = subprocess.run(
+        [locust, "-f", example, "--headless", "-u", "5", "-r", "50", "-t", "3s", "-H", f"{simulator}/v1", "--json"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = {(row["method"], row["name"]): row["num_requests"] for row in json.loads(done.stdout)}
+    assert table["chat", "turn 1"] == table["TTFT", "turn 1"] > 0

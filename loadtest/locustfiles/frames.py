@@ -24,6 +24,7 @@ class MasterStop(Struct, frozen=True, tag="stop"):
 class MasterReady(Struct, frozen=True, tag="ready"):
     port: int
     modules: list[str]  # Python files beside the locustfile that it imported, and itself
+    keys: dict[str, str] = {}  # references to keys, as InferenceUsers have them -> with absolute paths
     page: str = ""  # the address of Locust's own, where it was asked for
 
 

@@ -106,7 +106,9 @@ class Master:
         while self.runner is None:
             gevent.sleep(0.01)
         modules = _modules_beside(self.setup.locustfile, before)
-        self._say(MasterReady(self.runner.server.port, modules, self._page()))
+        users = [user for user in self.environment.user_classes if hasattr(user, "key_reference") and user.key]
+        keys = {user.key: user.key_reference() for user in users}
+        self._say(MasterReady(self.runner.server.port, modules, keys, self._page()))
         while True:
             self._say(self._report())
             gevent.sleep(REPORT_EVERY_S)

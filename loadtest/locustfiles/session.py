@@ -1,7 +1,8 @@
 """`loadtest run --locustfile` from its arguments to its exit status: Locust's master, then the fleet, then what any run has."""
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,7 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from loadtest import live, session
-from loadtest.errors import RunFailed
+from loadtest import plan as plans
+from loadtest.errors import PlanError, RunFailed
 from loadtest.frames import LocustSetup, Setup
 from loadtest.locustfiles import options
 from loadtest.locustfiles.driver import LocustDriver, Master
@@ -84,6 +86,7 @@ class Load(Struct):
 
     def _setups(self, ready: MasterReady) -> list[Setup]:
         asked, plan = self.asked, options.plan(self.asked)
+        keys = _resolved(ready.keys)
         directory = asked.locustfile.parent
         locust = LocustSetup(
             locustfile=str(asked.locustfile),
@@ -92,7 +95,15 @@ class Load(Struct):
             master_port=ready.port,
             files={str(Path(file).relative_to(directory)): Path(file).read_bytes() for file in ready.modules},
         )
-        return [Setup(self.run, plan, {}, shard, asked.workers, locust) for shard in range(asked.workers)]
+        return [Setup(self.run, plan, keys, shard, asked.workers, locust) for shard in range(asked.workers)]
+
+
+def _resolved(references: Mapping[str, str]) -> dict[str, str]:
+    """The secrets that InferenceUsers refer to, found here: the workers' machines need not have them."""
+    try:
+        return {reference: plans.secret(absolute, os.environ) for reference, absolute in references.items()}
+    except ValueError as e:
+        raise PlanError(f"an InferenceUser has no usable key: {e}") from None
 
 
 def _refuse_nothing(snapshot: Snapshot, master: Master) -> None:

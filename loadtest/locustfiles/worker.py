@@ -16,12 +16,15 @@ from urllib.parse import urlsplit
 import gevent
 import locust
 from locust import main as locust_main
+from locust.exception import StopTest
+from msgspec.structs import replace
 
 from loadtest.fire import REQUEST_ID_HEADERS, retry_after_s
-from loadtest.frames import Command, LocustSetup, Ready, Setup, StageCount, Stop, TargetCount
+from loadtest.frames import Command, Failed, LocustSetup, Ready, Setup, StageCount, Stop, TargetCount
 from loadtest.locustfiles import options
 from loadtest.locustfiles.flights import Flight, Flights, target_name
 from loadtest.locustfiles.outcomes import outcome
+from loadtest.locustfiles.user import Fleet, RequestFailed
 from loadtest.outbox import FLUSH_EVERY_S, REPORT_EVERY_S, Outbox, report
 from loadtest.types import Result, trace_id
 
@@ -80,6 +83,8 @@ class LocustWorker:
         """Until the host closes our stdin."""
         told = gevent.spawn(self._follow, commands)
         self.flights.watch_clients()
+        Fleet.present, Fleet.keys = True, self.setup.keys
+        Fleet.watch = staticmethod(self.flights.of)
         locust.events.init.add_listener(self._on_init)
         sys.argv = [
             "locust", "-f", self.what.locustfile, "--worker",
@@ -121,7 +126,15 @@ class LocustWorker:
             self.outbox.flush()
             gevent.sleep(FLUSH_EVERY_S)
 
+    def _look_for_stop_test(self) -> None:
+        """A user that cannot be: without a host, without a key."""
+        spawning = self.runner.spawning_greenlet if self.runner else None
+        if spawning is not None and isinstance(spawning.exception, StopTest) and not self.closing:
+            self.closing = True
+            self.outbox.put(Failed(str(spawning.exception)))
+
     def report(self) -> None:
+        self._look_for_stop_test()
         newest = self.tests[-1:]
         stages = [test.report(self.flights if test in newest else ()) for test in self.tests]
         users = self.runner.user_count if self.runner else 0
@@ -172,6 +185,10 @@ class LocustWorker:
         now_ns = time.time_ns()
         duration_ns = None if response_time is None else round(response_time * 1e6)
         started_ns = now_ns - (duration_ns or 0) if start_time is None else round(start_time * 1e9)
+        own = getattr(response, "result", None)
+        if isinstance(own, Result):
+            self._hand_over(self._as_called(own, request_type, name, exception, url))
+            return
         status = getattr(response, "status_code", None) or None
         result = self._result(
             self._known(target_name(request_type, name)),
@@ -185,6 +202,19 @@ class LocustWorker:
         result.error, result.error_detail = outcome(exception, result.status)
         _note_headers(result, getattr(response, "headers", None))
         self._hand_over(result)
+
+    def _as_called(self, own: Result, request_type: str, name: str, exception: Any, url: str | None) -> Result:
+        """What InferenceUser's wire saw, whole; the verdict is the locustfile's."""
+        identity = self._result(self._known(target_name(request_type, name)), started_ns=0, done_ns=0)
+        result = replace(
+            own, **{field: getattr(identity, field) for field in ("run", "stage", "seq", "target", "worker")}
+        )
+        result.attributes = self._attributes(request_type, name, url) | own.attributes
+        if not exception:
+            result.error, result.error_detail = None, ""
+        elif not isinstance(exception, RequestFailed):
+            result.error, result.error_detail = outcome(exception, None)
+        return result
 
     def _cancelled(self, flight: Flight) -> None:
         method, _, name = flight.name.partition(" ")
