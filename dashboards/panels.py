@@ -289,6 +289,16 @@ PANELS = (
         width=6,
     ),
     Panel(
+        dashboard="live",
+        name="runs",
+        title="Runs",
+        question="Which runs are there to look at?",
+        view="table",
+        sql=q.runs(),
+        links=(Link("This run, in its time", "live", {"run": "run"}, between=("from_ms", "to_ms")),),
+        empty="No run began before the end of this time range.",
+    ),
+    Panel(
         dashboard="providers",
         name="uptime",
         title="Uptime",

@@ -92,6 +92,22 @@ def offered_and_achieved() -> str:
     return _over_time(of, "stage, target, offered, achieved")
 
 
+def runs() -> str:
+    """The newest runs that began before the end of the time range, those that go on as well."""
+    over = "countIf(event IN ('run_ended', 'run_failed')) > 0 OR min(ts) < now64(9) - INTERVAL 1 DAY"
+    known = (
+        "SELECT run, plan_name AS plan, fromUnixTimestamp64Nano(started_ns) AS began, "
+        "fromUnixTimestamp64Nano(ended_ns) AS last FROM runs UNION ALL "
+        "SELECT run, JSONExtractString(argMin(data, ts), 'plan_name') AS plan, min(ts) AS began, "
+        f"if({over}, max(ts), now64(9)) AS last FROM events GROUP BY run"
+    )
+    return (
+        "SELECT run, max(plan) AS plan, min(began) AS started, max(last) AS ended, "
+        "toUnixTimestamp64Milli(started) - 5000 AS from_ms, toUnixTimestamp64Milli(ended) + 5000 AS to_ms "
+        f"FROM ({known}) GROUP BY run HAVING started < fromUnixTimestamp64Nano({WINDOW.to_ns}) ORDER BY started DESC LIMIT 50"
+    )
+
+
 def counts_so_far() -> str:
     """The newest counts of each stage and target that the workers reported in this time range."""
     names = ("scheduled", "sent", "done", "failed", "missed")

@@ -43,14 +43,15 @@ class Threshold(Struct, frozen=True):
 class Link(Struct, frozen=True):
     """From a point, a bar or a row to another dashboard, with the selection kept but for what the point says.
 
-    `take`: variable of that dashboard -> column of this panel, or a text in quotes. `around_s`: the time range there is
-    so many seconds around the point's `time`; None: as here.
+    `take`: variable of that dashboard -> column of this panel. The time range there is as here, or so many seconds
+    `around_s` the point's `time`, or `between` two columns of milliseconds since 1970.
     """
 
     title: str
     to: DashboardName
     take: Mapping[str, str] = {}
     around_s: int | None = None
+    between: tuple[str, str] | None = None
 
 
 class Panel(Struct, frozen=True, kw_only=True):

@@ -207,7 +207,9 @@ def _link(panel: Panel, link: Link, of: Dashboard) -> dict[str, object]:
     parts = [f"${{{v.name}:queryparam}}" for v in there.variables if v.name in ours and v.name not in link.take]
     place = "__field.labels" if panel.view == "time series" else "__data.fields"
     parts += [f"var-{name}=${{{place}.{column}:percentencode}}" for name, column in link.take.items()]
-    if link.around_s:
+    if link.between:
+        parts += [f"{name}=${{{place}.{column}}}" for name, column in zip(("from", "to"), link.between, strict=True)]
+    elif link.around_s:
         parts.append(f"time=${{__value.time}}&time.window={2000 * link.around_s}")
     else:
         parts.append("${__url_time_range}")

@@ -43,7 +43,9 @@ def following(link: Link, row: Mapping[str, Any], selection: Selection) -> Targe
         chosen = [taken.pop(name)] if name in taken else getattr(selection, name)
         query += [(name, value) for value in chosen if value]
     query += [(name, value) for name, value in taken.items() if value]
-    if link.around_s is None:
+    if link.between:
+        query += [(name, stamp(row[column] / 1000)) for name, column in zip(("from", "to"), link.between, strict=True)]
+    elif link.around_s is None:
         query += [("from", stamp(selection.from_ns / 1e9)), ("to", stamp(selection.to_ns / 1e9))]
     return Target(link.title, f"/{link.to}", query, link.around_s)
 
