@@ -44,9 +44,11 @@ def _settled() -> str:
         f"SELECT target, min(oldest_ns) AS t_ns FROM ({newest}) "
         "WHERE at > newest - 2 AND newest > now() - 60 GROUP BY target ORDER BY target"
     )
-    targets = f"(SELECT arrayConcat([''], groupArray(target)) FROM ({live}))"
-    ends_ns = f"(SELECT arrayConcat([toInt64(0)], groupArray(t_ns)) FROM ({live}))"
-    return f"{SENT_NS} < transform(target, {targets}, {ends_ns}, toInt64({2**63 - 1}))"
+    # one scalar, written twice, is computed once
+    ends = (
+        f"(SELECT (arrayConcat([''], groupArray(target)), arrayConcat([toInt64(0)], groupArray(t_ns))) FROM ({live}))"
+    )
+    return f"{SENT_NS} < transform(target, {ends}.1, {ends}.2, toInt64({2**63 - 1}))"
 
 
 SETTLED = _settled()
@@ -110,19 +112,18 @@ def runs() -> str:
 
 def counts_so_far() -> str:
     """The newest counts of each stage and target that the workers reported in this time range."""
-    names = ("scheduled", "sent", "done", "failed", "missed")
-    parts = [f"SELECT *, '{name}' AS name FROM ({_latest(name, 'sum')})" for name in names] + [
-        f"SELECT *, '{name}' AS name FROM ({_latest(name, 'gauge')})" for name in ("in_flight", "oldest_age_s")
-    ]
-    columns = ", ".join(f"anyIf(value, name = '{name}') AS {name}" for name in (*names, "in_flight", "oldest_age_s"))
+    counts, gauges = ("scheduled", "sent", "done", "failed", "missed"), ("in_flight", "oldest_age_s")
+    newest = f"{_latest(counts, 'sum')} UNION ALL {_latest(gauges, 'gauge')}"
+    columns = ", ".join(f"anyIf(value, name = 'loadtest.{name}') AS {name}" for name in (*counts, *gauges))
     return (
         f"SELECT fromUnixTimestamp64Nano(max(at_ns)) AS reported, stage, target, {columns} "
-        f"FROM ({' UNION ALL '.join(parts)}) GROUP BY stage, target ORDER BY min(at_ns), stage, target"
+        f"FROM ({newest}) GROUP BY stage, target ORDER BY min(at_ns), stage, target"
     )
 
 
-def _latest(name: str, table: Literal["gauge", "sum"]) -> str:
-    return samples.latest(f"loadtest.{name}", SAMPLES, table=table, by=SAMPLED_BY, window=WINDOW)
+def _latest(names: Sequence[str], table: Literal["gauge", "sum"]) -> str:
+    full = [f"loadtest.{name}" for name in names]
+    return samples.latest(full, SAMPLES, table=table, by=SAMPLED_BY, window=WINDOW)
 
 
 def failed_share() -> str:

@@ -67,11 +67,16 @@ def rate(name: str, where: str, step_ns: int | str, *, by: Sequence[str], window
     )
 
 
-def latest(name: str, where: str, *, table: Literal["gauge", "sum"], by: Sequence[str], window: Window) -> str:
-    """The newest value of each series in the window, added up over those of one group of `by`: `by`, `value`, `at_ns`."""
-    keys = [key.rpartition(" AS ")[2] for key in by]
+def latest(
+    names: Sequence[str], where: str, *, table: Literal["gauge", "sum"], by: Sequence[str], window: Window
+) -> str:
+    """The newest value of each series in the window, added up over those of one name and group of `by`: `name`, `by`,
+    `value`, `at_ns`."""
+    keys = ["name", *(key.rpartition(" AS ")[2] for key in by)]
+    named = ", ".join(f"'{name}'" for name in names)
     each = (
-        f"SELECT {', '.join(by)}, argMax(Value, TimeUnix) AS newest, max({AT_NS}) AS newest_ns FROM otel_metrics_{table} "
-        f"WHERE MetricName = '{name}' AND {within(window)} AND {where} GROUP BY {', '.join(keys)}, Attributes"
+        f"SELECT MetricName AS name, {', '.join(by)}, argMax(Value, TimeUnix) AS newest, max({AT_NS}) AS newest_ns "
+        f"FROM otel_metrics_{table} WHERE MetricName IN ({named}) AND {within(window)} AND {where} "
+        f"GROUP BY {', '.join(keys)}, Attributes"
     )
     return f"SELECT {', '.join(keys)}, sum(newest) AS value, max(newest_ns) AS at_ns FROM ({each}) GROUP BY {', '.join(keys)}"
