@@ -1,14 +1,14 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
 # make dashboards-types   check Grafana's dashboards against Grafana's own types (needs npm)
 # make chart  lint, render and validate the Helm chart (builds helm and kubeconform with Go)
-# make dashboards-go   check that the store answers the Go client of Grafana's ClickHouse plugin (needs go)
 # make lock   resolve the lock files anew
+# make test-cluster   test Ray clusters of several nodes, and networks between them (as root)
 # make test-external   test against servers that nobody here wrote
 # make bench   measure precision and cost against a server that keeps the truth     make bench-definitions   other tools' definitions
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-external lint chart lock bench bench-definitions dashboards-types dashboards-go
+.PHONY: demo test test-cluster test-external lint chart lock bench bench-definitions dashboards-types
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -36,6 +36,9 @@ lint: .venv/dev.stamp
 
 test: lint
 	$(BIN)/pytest -n 2
+
+test-cluster: .venv/dev.stamp
+	$(BIN)/pytest tests/clusters
 
 .venv-external/stamp: requirements-external.lock requirements-external-build.lock
 	@echo "Setting up .venv-external: PyTorch, transformers, llama.cpp, GuideLLM; some 3 GB to download, 6 GB on disk, ten minutes."
@@ -80,12 +83,6 @@ KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
 
 chart: .tools/chart.stamp
 	@$(BIN)/python -m helm.check
-
-tests/grafana_go/client: tests/grafana_go/main.go tests/grafana_go/go.mod tests/grafana_go/go.sum
-	cd tests/grafana_go && go build -o client .
-
-dashboards-go: .venv/dev.stamp tests/grafana_go/client
-	$(BIN)/pytest tests/test_grafana_go.py
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock

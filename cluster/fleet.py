@@ -1,112 +1,232 @@
-"""A fleet on Ray: each host is an actor with one CPU, spread over the nodes, and its worker is a child of that actor.
+"""A fleet on Ray: each worker's host is an actor (actor.py), placed as the plan's fleet says (placement.py).
 
-Locust must not be imported inside a Ray actor (its monkey-patching hangs there), which is one of the reasons why the worker
-is a process of its own. Secrets come by method call: constructor arguments are kept by Ray for restarts.
+Nobody waits for one node. A poll takes what has been answered and lets the rest answer the next one; a host that has said
+nothing for `LOST_AFTER_S` is lost, whatever Ray still believes, and stays lost: by then its lease has run out and it has
+ended by itself. What Ray says of a death is believed at once.
+
+Secrets come by method call: constructor arguments are kept by Ray for restarts.
 """
 
-import logging
 import os
-import shutil
-import socket
-import tempfile
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import ray
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster import files
+from cluster.actor import HostActor
+from cluster.clocks import Clocks, Reading
+from cluster.connect import connect
+from cluster.placement import lacking, placement, said, wanted
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
-from loadtest.host import Host
+from loadtest.host import Status
+from loadtest.run import POLL_EVERY_S, Place, Say
 from loadtest.store import Address
 
-PROBE_S = 5
-PLACED_WITHIN_S = 60
-ANSWER_WITHIN_S = 15
+ANSWER_WITHIN_S = 15.0
+LOST_AFTER_S = 5.0  # above the actor's LEASE_S
+PATIENCE_S = 1.0
+CLOCKS_EVERY_S = 10.0
+CLOCK_WITHIN_S = 2.0
 FRAMES_PIECE_BYTES = 8 << 20
-OBJECT_STORE_BYTES = 80 << 20  # Ray's least: nothing of a run goes through it but the plan's files
-
-
-class HostActor:
-    """The very Host that runs locally, behind one method."""
-
-    def __init__(self) -> None:
-        self._host: Host | None = None
-        self._made: str | None = None
-
-    def open(self, setup: Setup, address: Address, directory: str | None, contents: Mapping[str, bytes]) -> None:
-        """`directory`: for the frame file; None: one of this node's own, which also takes the plan's files."""
-        if directory is None:
-            directory = self._made = tempfile.mkdtemp(prefix=f"loadtest-{setup.run}-")
-            moved = files.write(contents, Path(directory))
-            setup = msgspec.structs.replace(setup, plan=files.relocated(setup.plan, moved))
-        self._host = Host(setup, address, directory)
-
-    def call(self, method: str, *args: Any) -> Any:
-        return getattr(self._host, method)(*args)
-
-    def clean(self) -> None:
-        if self._made:
-            shutil.rmtree(self._made, ignore_errors=True)
+LEAD_S = 1.0
+COST_S = 0.001
+"""A call to one worker takes the driver less than this; so it polls a thousand once a second, and five five times."""
 
 
 class RayFleet:
     """Hosts as Ray actors. Ray is the one at RAY_ADDRESS, or one started here and ended with the fleet."""
 
-    start_lead_s = 1.0
-
-    def __init__(self, setups: list[Setup], address: Address, directory: Path) -> None:
+    def __init__(
+        self, setups: list[Setup], address: Address, directory: Path, say: Say, actor: type[HostActor] = HostActor
+    ) -> None:
         self.workers = len(setups)
+        self.start_lead_s = LEAD_S + 2 * COST_S * self.workers
+        self.poll_every_s = max(POLL_EVERY_S, COST_S * self.workers)
+        self.lost: dict[int, str] = {}
+        self._plan = setups[0].plan
+        self._placement = placement(self._plan.fleet, self.workers)
         self._directory = directory
+        self._say = say
         self._own = not os.environ.get("RAY_ADDRESS")
         self._actors: list[Any] = []
-        self._connect()
+        self._nodes: list[str] = []  # of each actor
+        self._polls: dict[int, Any] = {}  # worker -> the poll that is not answered yet
+        self._silent_since: dict[int, float] = {}  # worker -> monotonic, of the first poll since its last answer
+        self._statuses = [Status(worker=worker, state="starting") for worker in range(self.workers)]
+        self._clocks = Clocks()
+        self._over = threading.Event()
+        self._group: Any = None
+        if self._own and self._plan.fleet.regions:
+            raise RunFailed("fleet.regions names places of a Ray cluster; set RAY_ADDRESS to the one that has them")
+        connect(self._plan.fleet, self.workers)
         try:
             self._refuse_unreachable(address)
-            actor = ray.remote(HostActor).options(num_cpus=1, max_restarts=0, scheduling_strategy="SPREAD")
-            self._actors = [actor.remote() for _ in setups]
-            self._await_placement()
+            self._place(actor)
             self._open(setups, address)
+            self._measure_clocks()
         except BaseException:
             self.close()
             raise
+        self._clock_thread = threading.Thread(target=self._measure_for_ever, name="clocks", daemon=True)
+        self._clock_thread.start()
 
     def call(self, method: str, *args: Any) -> list[Any]:
-        refs = [actor.call.remote(method, *args) for actor in self._actors]
-        deadline = time.monotonic() + ANSWER_WITHIN_S
-        return [_answer(ref, deadline) for ref in refs]
+        if method == "poll":
+            return self._poll()
+        refs = {worker: self._actors[worker].call.remote(method, *args) for worker in self._living()}
+        answers = self._answers(refs, LOST_AFTER_S)
+        return [answers.get(worker) for worker in range(self.workers)]
+
+    def places(self) -> list[Place]:
+        readings = [self._clocks.worst.get(node, Reading(0, 0)) for node in self._nodes]
+        return [
+            Place(node, vantage, reading.offset_ns, reading.error_ns)
+            for node, vantage, reading in zip(self._nodes, self._placement.vantage_of, readings, strict=True)
+        ]
 
     def fetch_frames(self) -> None:
-        """Bring the frame files of other nodes here."""
+        """Bring the frame files of other nodes here, of those that are still there."""
         if self._own:
             return
-        for shard, actor in enumerate(self._actors):
-            with (self._directory / f"worker-{shard}.frames").open("wb") as file:
-                while piece := _answer(
-                    actor.call.remote("read_frames", file.tell(), FRAMES_PIECE_BYTES),
-                    time.monotonic() + ANSWER_WITHIN_S,
-                ):
+        for worker in self._living():
+            with (self._directory / f"worker-{worker}.frames").open("wb") as file:
+                while piece := self._read_frames(worker, file.tell()):
                     file.write(piece)
 
     def close(self) -> None:
-        deadline = time.monotonic() + ANSWER_WITHIN_S
-        for ref in [actor.clean.remote() for actor in self._actors]:
-            _answer(ref, deadline)
+        self._over.set()
+        self._answers({worker: self._actors[worker].clean.remote() for worker in self._living()}, LOST_AFTER_S)
         for actor in self._actors:
             ray.kill(actor)
+        if self._group is not None:
+            remove_placement_group(self._group)
         ray.shutdown()
+
+    # polls and calls
+
+    def _living(self) -> list[int]:
+        return [worker for worker in range(len(self._actors)) if worker not in self.lost]
+
+    def _poll(self) -> list[Status | None]:
+        """The newest status of each worker; of one that was silent this time the last one, without its samples."""
+        silent = len(self._polls)
+        for worker in self._living():
+            if worker not in self._polls:
+                self._polls[worker] = self._actors[worker].call.remote("poll")
+                self._silent_since.setdefault(worker, time.monotonic())
+        answers = self._answers(self._answered(silent), PATIENCE_S)
+        for worker, status in answers.items():
+            self._statuses[worker] = status
+            del self._silent_since[worker]
+        for worker, since in list(self._silent_since.items()):
+            if time.monotonic() - since > LOST_AFTER_S:
+                self._lose(worker, f"has not answered for {LOST_AFTER_S:g} s")
+        return [None if worker in self.lost else self._status(worker, answers) for worker in range(self.workers)]
+
+    def _answered(self, silent: int) -> dict[int, Any]:
+        """The polls that are answered; for `silent` of them nobody waits."""
+        refs = list(self._polls.values())
+        if not refs:
+            return {}
+        ray.wait(refs, num_returns=max(1, len(refs) - silent), timeout=PATIENCE_S)
+        ready = set(ray.wait(refs, num_returns=len(refs), timeout=0)[0])
+        return {worker: self._polls.pop(worker) for worker, ref in list(self._polls.items()) if ref in ready}
+
+    def _status(self, worker: int, answers: Mapping[int, Status]) -> Status:
+        status = answers.get(worker)
+        return status if status is not None else msgspec.structs.replace(self._statuses[worker], samples=[])
+
+    def _answers(self, refs: Mapping[int, Any], within_s: float) -> dict[int, Any]:
+        """What came in time, by worker. A worker whose actor is dead is lost from now on."""
+        deadline = time.monotonic() + within_s
+        out = {}
+        for worker, ref in refs.items():
+            try:
+                out[worker] = ray.get(ref, timeout=max(0.01, deadline - time.monotonic()))
+            except (GetTimeoutError, ActorUnavailableError):
+                continue  # silent: the polls tell whether for good
+            except RayActorError as e:
+                self._lose(worker, f"is gone: {_first_sentence(e)}")
+        return out
+
+    def _lose(self, worker: int, how: str) -> None:
+        where = f" on node {self._nodes[worker]}" if self._nodes else ""
+        self.lost.setdefault(worker, f"worker {worker}{where} {how}")
+        self._polls.pop(worker, None)
+        self._silent_since.pop(worker, None)
+
+    def _read_frames(self, worker: int, offset: int) -> bytes:
+        ref = self._actors[worker].call.remote("read_frames", offset, FRAMES_PIECE_BYTES)
+        return bytes(self._answers({worker: ref}, ANSWER_WITHIN_S).get(worker, b""))
+
+    # the start
+
+    def _place(self, actor: type[HostActor]) -> None:
+        """Reserve the nodes and start the actors on them; nodes that are still to come are waited for."""
+        fleet, chosen = self._plan.fleet, self._placement
+        deadline = time.monotonic() + fleet.wait_s
+        self._group = placement_group(chosen.bundles, chosen.strategy, bundle_label_selector=chosen.selectors)
+        self._await(lambda: self._group.wait(1), deadline)
+        options = {name: amount for name, amount in fleet.resources.items() if name != "memory"}
+        remote = ray.remote(actor)
+        for bundle in chosen.bundle_of:
+            where = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+            self._actors.append(
+                remote.options(
+                    num_cpus=fleet.cpus,
+                    resources=options,
+                    memory=int(fleet.resources.get("memory", 0)) or None,
+                    max_restarts=0,
+                    scheduling_strategy=where,
+                ).remote()
+            )
+        refs = [actor.where.remote() for actor in self._actors]
+        self._await(lambda: len(ray.wait(refs, num_returns=len(refs), timeout=1)[0]) == len(refs), deadline)
+        try:
+            self._nodes = [f"{ip} ({node[:8]})" for node, ip in ray.get(refs)]
+        except RayActorError as e:
+            raise RunFailed(f"a worker's actor ended before it began: {_first_sentence(e)}") from e
+
+    def _await(self, there: Callable[[], bool], deadline: float) -> None:
+        fleet = self._plan.fleet
+        what = wanted(fleet, self.workers)
+        while not there():
+            left_s = deadline - time.monotonic()
+            nodes = ray.nodes()
+            lacks = lacking(fleet, self.workers, nodes)
+            if left_s <= 0:
+                free = {"CPU": ray.available_resources().get("CPU", 0)}
+                why = "; ".join(lacks) or f"only {said(free)} is free in the cluster"
+                raise RunFailed(
+                    f"{what}: not placed within {fleet.wait_s:g} s: {why}; add nodes, ask for less (--workers, fleet in the "
+                    "plan), or wait longer (fleet.wait_s)"
+                )
+            why = f": {'; '.join(lacks)}" if lacks else ""
+            alive = sum(node["Alive"] for node in nodes)
+            self._say(
+                f"waiting for {what}, on {alive} node{'s' if alive != 1 else ''} so far, {left_s:.0f} s left{why}"
+            )
 
     def _open(self, setups: list[Setup], address: Address) -> None:
         local = str(self._directory) if self._own else None
-        paths = [] if self._own else files.named_by(setups[0].plan)
+        paths = [] if self._own else files.named_by(self._plan)
         contents = ray.put({path: Path(path).read_bytes() for path in paths})
+        placed = zip(setups, self._placement.vantage_of, strict=True)
+        setups = [msgspec.structs.replace(setup, vantage=vantage) for setup, vantage in placed]
         pairs = zip(self._actors, setups, strict=True)
-        ray.get([actor.open.remote(setup, address, local, contents) for actor, setup in pairs])
+        try:
+            ray.get([actor.open.remote(setup, address, local, contents) for actor, setup in pairs])
+        except RayActorError as e:
+            raise RunFailed(f"a node was lost before the run began: {_first_sentence(e)}; nothing was sent") from e
 
     def _refuse_unreachable(self, address: Address) -> None:
         here = ray.util.get_node_ip_address()
@@ -117,58 +237,30 @@ class RayFleet:
                 f"({', '.join(sorted(set(elsewhere) - {here}))}); give --store clickhouse://user@host:8123/database"
             )
 
-    def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
-        options: dict[str, Any] = {"address": os.environ.get("RAY_ADDRESS")}
+    # the clocks
+
+    def _measure_for_ever(self) -> None:
+        while not self._over.wait(CLOCKS_EVERY_S):
+            self._measure_clocks()
+
+    def _measure_clocks(self) -> None:
+        """By one actor of each node. With a Ray of our own there is only one clock."""
         if not self._own:
-            _probe(os.environ["RAY_ADDRESS"])
-            _use_token()
-        if self._own:
-            cpus = max(os.cpu_count() or 1, self.workers)  # a third one-CPU actor on two CPUs would pend for ever
-            options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-            options["object_store_memory"] = OBJECT_STORE_BYTES
+            one_of_each = {self._nodes[worker]: self._actors[worker] for worker in reversed(self._living())}
+            self._clocks.measure({node: _asking(actor) for node, actor in one_of_each.items()})
+
+
+def _asking(actor: Any) -> Callable[[], int]:
+    def ask() -> int:
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-        except (RayError, ConnectionError, ValueError, RuntimeError) as e:
-            where = os.environ.get("RAY_ADDRESS", "a local Ray")
-            raise RunFailed(
-                f"no Ray at {where}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it; where it asks for "
-                "a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token)?"
-            ) from e
+            return int(ray.get(actor.now_ns.remote(), timeout=CLOCK_WITHIN_S))
+        except RayError as e:
+            raise ConnectionError from e
 
-    def _await_placement(self) -> None:
-        try:
-            ray.get([actor.__ray_ready__.remote() for actor in self._actors], timeout=PLACED_WITHIN_S)
-        except GetTimeoutError:
-            free = ray.available_resources().get("CPU", 0)
-            raise RunFailed(
-                f"{self.workers} workers of one CPU each were not placed within {PLACED_WITHIN_S} s: {free:g} CPUs are free "
-                "in the cluster; use fewer --workers or add nodes"
-            ) from None
+    return ask
 
 
-def _probe(address: str) -> None:
-    """Ray itself tries for minutes before it says that nobody is there."""
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdigit():
-        return  # auto, ray://...: for Ray to find
-    try:
-        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
-    except OSError as e:
-        raise RunFailed(
-            f"no Ray at {address}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it"
-        ) from e
-
-
-def _use_token() -> None:
-    """Ray makes a token for each user and `ray start` then asks for it, but a client told an address does not send it."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
-def _answer(ref: Any, deadline: float) -> Any:
-    """A host's answer; None where its actor is gone or silent."""
-    try:
-        return ray.get(ref, timeout=max(0.1, deadline - time.monotonic()))
-    except (RayActorError, GetTimeoutError):
-        return None
+def _first_sentence(error: Exception) -> str:
+    """Ray's own words go on for a page."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,7 +1,7 @@
 """The last snapshot of a run -> its Account: every count added up over stages, targets and workers."""
 
 from loadtest.pressure import Pressure
-from loadtest.run import Snapshot
+from loadtest.run import Place, Snapshot
 from loadtest.validity import Account, Generator, Integrity
 
 
@@ -33,14 +33,18 @@ def account(snapshot: Snapshot, stored: int) -> Account:
 
 def _generator(snapshot: Snapshot) -> Generator:
     hosts = snapshot.hosts
+    spread_ms, spread_error_ms = _start_spread(snapshot)
     busiest = max((s.pressure for s in hosts), key=lambda p: p.busiest, default=Pressure())
     return Generator(
         workers=len(hosts) + len(set(snapshot.lost_hosts) - {s.worker for s in hosts}),
-        workers_lost=len(snapshot.lost_hosts) + sum(s.state == "failed" for s in hosts),
+        workers_lost=len({s.worker for s in hosts if s.state == "failed"}.union(snapshot.lost_hosts)),
+        losses=list(snapshot.losses.values()),
         workers_restarted=sum(s.restarts for s in hosts),
         cpu_s=sum(s.cpu_s for s in hosts),
         host_cpu_s=sum({s.host: s.host_cpu_s for s in hosts}.values()),
-        start_spread_ms=_start_spread_ms(snapshot),
+        start_spread_ms=spread_ms,
+        start_spread_error_ms=spread_error_ms,
+        clock_offset_ms=max((abs(p.offset_ns) + p.error_ns for p in snapshot.places), default=0) / 1e6,
         dropped_frames=sum(s.dropped for s in hosts),
         clock_step_ms=max((s.clock_step_ns for s in hosts), default=0) / 1e6,
         clock_slew_ppm=max((s.clock_slew_ppm for s in hosts), default=0),
@@ -51,12 +55,18 @@ def _generator(snapshot: Snapshot) -> Generator:
     )
 
 
-def _start_spread_ms(snapshot: Snapshot) -> float:
-    """The largest difference, over the stages, of the instants at which the workers really began."""
-    spread_ns = 0
+def _start_spread(snapshot: Snapshot) -> tuple[float, float]:
+    """The largest difference, over the stages, of the instants at which the workers really began, by the driver's clock;
+    and its error bar: as well as the clocks of those two workers are known."""
+    places = dict(enumerate(snapshot.places))
+    worst = (0, 0)
     for times in snapshot.times:
-        starts = [
-            c.first_start_ns for s in snapshot.hosts for c in s.stages if c.stage == times.stage and c.first_start_ns
-        ]
-        spread_ns = max(spread_ns, max(starts, default=0) - min(starts, default=0))
-    return spread_ns / 1e6
+        starts = []
+        for status in snapshot.hosts:
+            place = places.get(status.worker, Place())
+            began = [c.first_start_ns for c in status.stages if c.stage == times.stage and c.first_start_ns]
+            starts += [(ns - place.offset_ns, place.error_ns) for ns in began]
+        if starts:
+            (first_ns, first_error), (last_ns, last_error) = min(starts), max(starts)
+            worst = max(worst, (last_ns - first_ns, first_error + last_error if last_ns > first_ns else 0))
+    return worst[0] / 1e6, worst[1] / 1e6

@@ -41,6 +41,7 @@ class Format(StrEnum):
 
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan, a YAML file (docs/plan.md).")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the start of one, or 'last'.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No live view; the results only.")]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -77,11 +78,14 @@ def run(
     ] = None,
     store: StoreOption = None,
     out: Annotated[Path | None, typer.Option(help="Where the results go; runs/<run id> unless given.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No live view; the results only.")] = False,
+    quiet: Quiet = False,
     run_id: Annotated[
         str | None,
         typer.Option("--run-id", help="The run's id, for a scheduler: one that the store knows is refused."),
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once the load has begun; attach and stop reach the run.")
+    ] = False,
     locustfile: Annotated[
         Path | None,
         typer.Option(
@@ -117,6 +121,8 @@ def run(
     ] = False,
 ) -> None:  # fmt: skip
     """Run a plan, or a Locust file: drive the load, store every request, write the report."""
+    from loadtest import detach as detaching
+
     words = plan or []
     if locustfile is None:
         given = dict(locals())
@@ -125,6 +131,12 @@ def run(
                 raise typer.BadParameter(f"--{name.replace('_', '-')} is for a locustfile; name one with --locustfile")
         if len(words) != 1:
             raise typer.BadParameter("name one plan, or a locustfile with --locustfile")
+    run_id = detaching.good_id(run_id)
+    if detach:
+        out = (out or Path("runs") / run_id).resolve()
+        if (status := detaching.apart(run_id, out)) is not None:
+            raise typer.Exit(status)
+    if locustfile is None:
         from loadtest import session
 
         path = Path(words[0])
@@ -147,6 +159,30 @@ def run(
 def _separate(values: list[str] | None) -> list[str]:
     """`--tags a,b --tags c`: three of them."""
     return [tag for value in values or [] for tag in value.replace(",", " ").split()]
+
+
+@app.command()
+def attach(run: RunId = "last", quiet: Quiet = False) -> None:
+    """Show a run of yours that goes on on this machine; Ctrl-C leaves it alone. Exits as the run does."""
+    from loadtest import control
+
+    raise typer.Exit(control.attach(run, quiet))
+
+
+@app.command()
+def stop(run: RunId = "last", quiet: Quiet = False) -> None:
+    """End a run that goes on on this machine as its Ctrl-C would, and wait for its report; twice: at once."""
+    from loadtest import control
+
+    raise typer.Exit(control.stop(run, quiet))
+
+
+@app.command()
+def status(run: RunId = "last") -> None:
+    """Say in a line a target what a run that goes on on this machine does."""
+    from loadtest import control
+
+    control.status(run)
 
 
 @app.command()

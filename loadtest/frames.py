@@ -48,6 +48,7 @@ class Setup(Struct, frozen=True, tag="setup"):
     shard: int
     shards: int
     locust: LocustSetup | None = None  # then `plan` only tells of the run what all that watch it must know
+    vantage: str = ""  # the name of the worker's region
 
     def __repr__(self) -> str:
         return f"Setup(run={self.run!r}, shard={self.shard}/{self.shards}, keys hidden)"

@@ -20,8 +20,7 @@ from typing import IO, Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from loadtest import pressure, rounds, spans
-from loadtest.arrivals import nanoseconds
+from loadtest import losses, pressure, rounds, spans
 from loadtest.frames import (
     Failed,
     Ready,
@@ -167,6 +166,10 @@ class Host:
             self._status = msgspec.structs.replace(status, samples=[])
             return status
 
+    @property
+    def finished(self) -> bool:
+        return self._status.finished
+
     def read_frames(self, offset: int, size: int) -> bytes:
         """A piece of the frame file, for a driver on another machine."""
         with self.frames_path.open("rb") as file:
@@ -295,7 +298,7 @@ class Host:
             if stage not in self._newest and stage not in self._booked:  # died before it said anything of this stage
                 nothing = [rounds.first_seq(self.setup.plan, stage)] * len(self.setup.plan.targets)
                 self._resumes[stage] = Resume(nothing, self._past_slots(stage, nothing), died_ns)
-                self._booked[stage] = _nothing(stage, command.start_ns, len(nothing))
+                self._booked[stage] = losses.nothing(stage, command.start_ns, len(nothing))
         self._newest = {}
         self._since_report = []
         self._looked_ns = 0
@@ -342,27 +345,16 @@ class Host:
 
     def _write_off(self, stage: int) -> None:
         """Nobody will send the rest of this shard: unknown up to the death, missed from there on."""
-        spec, start_ns = self.setup.plan.stages[stage], self._started[stage].start_ns
         targets = len(self.setup.plan.targets)
         resume = self._resumes.pop(stage, None) or Resume([0] * targets, [0] * targets, 0)
-        count = self._booked.get(stage) or _nothing(stage, start_ns, targets)
-        last_due_ns = start_ns
-        if not spec.concurrency:
-            for seq, offset_ns, _ in self._schedule.open(stage):
-                last_due_ns = start_ns + offset_ns
-                for t, target in enumerate(count.targets):
-                    if seq >= resume.next_seq[t]:
-                        target.scheduled += 1
-                        target.unknown += last_due_ns <= resume.died_ns
-                        target.missed_worker_lost += last_due_ns > resume.died_ns
-        count.end_ns = start_ns + nanoseconds(spec.duration_s) if spec.duration_s else max(last_due_ns, time.time_ns())
-        count.drained_ns = max(count.end_ns, time.time_ns())
+        count = self._booked.get(stage) or losses.nothing(stage, self._started[stage].start_ns, targets)
+        losses.write_off(self._schedule, count, resume.next_seq, resume.died_ns)
         self._booked[stage] = count
 
     # the storer thread
 
     def _store_what_comes(self) -> None:
-        targets = spans.target_attributes(self.setup.plan)
+        targets = spans.target_attributes(self.setup.plan, self.setup.vantage)
         unpacker, batch = Unpacker(), 0
         with self.frames_path.open("rb") as file:
             while True:
@@ -456,10 +448,6 @@ def _sample(result: Result) -> Sample:
         output_tokens=result.output_tokens or 0,
         error=result.error,
     )
-
-
-def _nothing(stage: int, start_ns: int, targets: int) -> StageCount:
-    return StageCount(stage=stage, start_ns=start_ns, targets=[TargetCount() for _ in range(targets)])
 
 
 def added(dead: TargetCount, living: TargetCount) -> TargetCount:

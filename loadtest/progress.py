@@ -198,7 +198,8 @@ def _arrivals_end_ns(snapshot: "Snapshot", start_ns: int) -> int:
 
 
 def _messages(snapshot: "Snapshot") -> list[str]:
-    lost = [f"worker {worker} does not answer any more: it or its machine is lost" for worker in snapshot.lost_hosts]
+    silent = "worker {} does not answer any more: it or its machine is lost"
+    lost = [snapshot.losses.get(worker, silent.format(worker)) for worker in snapshot.lost_hosts]
     return list(dict.fromkeys([*lost, *(problem for host in snapshot.hosts for problem in host.problems)]))
 
 

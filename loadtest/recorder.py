@@ -185,7 +185,8 @@ class _Seen:
         failed = {host.worker for host in snapshot.hosts if host.state == "failed"}
         for worker in sorted(failed.union(snapshot.lost_hosts) - self._lost):
             self._lost.add(worker)
-            yield Event(ts_ns=snapshot.now_ns, event="worker_lost", text=f"worker {worker} was lost", worker=worker)
+            why = snapshot.losses.get(worker, f"worker {worker} was lost")
+            yield Event(ts_ns=snapshot.now_ns, event="worker_lost", text=why, worker=worker)
 
 
 def _of_stage(snapshot: Snapshot, times: StageTimes, event: str, ts_ns: int, words: str) -> Event:

@@ -19,7 +19,7 @@ from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
 from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
 from loadtest.stats import parse_stat
-from loadtest.types import Gpu, GpuSource, Plan, Slo, Stage, StopWhen, Target, Timeouts
+from loadtest.types import Fleet, Gpu, GpuSource, Plan, Slo, Stage, StopWhen, Target, Timeouts
 from loadtest.validity import RULES
 
 _SECRET_HEADER = re.compile(r"(^|[-_])(authorization|(api|functions|subscription)[-_]?key|token|secret|cookie)$", re.I)
@@ -37,6 +37,7 @@ def problems(plan: Plan) -> Iterator[str]:
     yield from _repeated_names("stages", [stage.name for stage in plan.stages])
     targets, stages = dict(enumerate(plan.targets)), dict(enumerate(plan.stages))
     yield from problems_of_parts(targets, stages, dict(enumerate(plan.slos)), plan.fleet.workers)
+    yield from (f"fleet.{problem}" for problem in _fleet(plan.fleet))
     yield from _prompts(plan.prompts)
     if (total := sum(stage.rounds for stage in plan.stages)) > MOST_ROUNDS:
         yield f"stages have {total:,} rounds together; they must have at most {MOST_ROUNDS:,}"
@@ -133,6 +134,22 @@ def _target(target: Target, workers: int) -> Iterator[str]:
     yield from _timeouts(target.timeouts)
     if target.max_in_flight is not None and target.max_in_flight < workers:
         yield f"max_in_flight is {target.max_in_flight}; it must be at least fleet.workers ({workers}), which share it"
+
+
+def _fleet(fleet: Fleet) -> Iterator[str]:
+    yield from _repeated_names("regions", [region.name for region in fleet.regions])
+    for i, region in enumerate(fleet.regions):
+        if not region.labels:
+            yield f"regions[{i}].labels is empty; name the labels of its nodes, as in {{ray.io/region: eu-west-1}}"
+    if len(fleet.regions) > fleet.workers:
+        yield f"workers is {fleet.workers}; it must be at least {len(fleet.regions)}, one for each of fleet.regions"
+    for name, amount in fleet.resources.items():
+        if name in ("CPU", "num_cpus"):
+            yield f"resources.{name} is {amount:g}; write it as fleet.cpus"
+        elif not amount > 0:
+            yield f"resources.{name} is {amount:g}; it must be above 0"
+    if fleet.per_node is not None and fleet.placement == "pack":
+        yield "placement is 'pack'; leave it or per_node out, which says how many workers share a node"
 
 
 def _streamed_only(target: Target) -> Iterator[str]:

@@ -8,20 +8,22 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct, field
 
+from loadtest import losses
+from loadtest.detach import new_run_id as new_run_id
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup, StageCount
 from loadtest.host import Status
 from loadtest.locustfiles.host import host_of
+from loadtest.schedule import Schedule
 from loadtest.store import Address
 from loadtest.types import Plan, Stage
 
@@ -29,33 +31,58 @@ POLL_EVERY_S = 0.2
 START_LEAD_S = 0.3
 READY_WITHIN_S = 60
 INTERRUPT_DRAIN_S = 5
+LOSS_DRAIN_S = 2
 CLOSE_WITHIN_S = 30
 
 
+class Place(Struct, frozen=True):
+    """Where a worker runs, and what is known of the clock there: `offset_ns` ahead of the driver's, give or take."""
+
+    node: str = ""  # empty: on the driver's own machine
+    vantage: str = ""  # the name of its region in the plan's fleet
+    offset_ns: int = 0
+    error_ns: int = 0
+
+
 class Fleet(Protocol):
-    """Hosts somewhere. `call` answers in the order of the shards, None for a host that is gone."""
+    """Hosts somewhere. `call` answers in the order of the shards, None for a host that is gone; gone is for good."""
 
     workers: int
     start_lead_s: float
+    poll_every_s: float
+    lost: Mapping[int, str]  # worker -> what became of it
 
     def call(self, method: str, *args: Any) -> list[Any]: ...
+
+    def places(self) -> list[Place]: ...
 
     def fetch_frames(self) -> None: ...
 
     def close(self) -> None: ...
 
 
+Say = Callable[[str], None]
+"""Takes a sentence about what is waited for; it may raise, where nobody wants to wait any more."""
+
+
 class LocalFleet:
     """Hosts as threads of this process, their workers as its children."""
 
     start_lead_s = START_LEAD_S
+    poll_every_s = POLL_EVERY_S
+    lost: Mapping[int, str] = MappingProxyType({})
 
-    def __init__(self, setups: Sequence[Setup], address: Address, directory: Path) -> None:
+    def __init__(self, setups: Sequence[Setup], address: Address, directory: Path, _say: Say | None = None) -> None:
+        if setups[0].plan.fleet.regions:
+            raise RunFailed("fleet.regions names places of a Ray cluster; run it with --on ray and RAY_ADDRESS")
         self._hosts = [host_of(setup, address, str(directory)) for setup in setups]
         self.workers = len(setups)
 
     def call(self, method: str, *args: Any) -> list[Any]:
         return [getattr(host, method)(*args) for host in self._hosts]
+
+    def places(self) -> list[Place]:
+        return [Place()] * self.workers
 
     def fetch_frames(self) -> None:
         """They were written where they belong."""
@@ -84,17 +111,14 @@ class Snapshot(Struct):
     times: list[StageTimes]
     hosts: list[Status]
     lost_hosts: list[int] = field(default_factory=list)
+    losses: dict[int, str] = field(default_factory=dict)  # what became of each of them
+    places: list[Place] = field(default_factory=list)  # of each worker
     interrupted: bool = False
     phase: str = "starting"  # starting, waiting (for a test to be started by hand), running, draining, storing, done
     notes: list[str] = field(default_factory=list)  # what else a view may show of the load
 
 
 View = Callable[[Snapshot], None]
-
-
-def new_run_id() -> str:
-    """Sortable by time, unique without asking anyone."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 class Interrupts:
@@ -117,6 +141,10 @@ class Interrupts:
                 signal.signal(signal_number, handler)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does, for others that may."""
         self.count += 1
         self._event.set()
 
@@ -150,6 +178,7 @@ class Driver:
         )
         self._stopped = 0  # interrupts passed on to the fleet
         self._statuses: list[Status] = []
+        self._lost_ns: dict[int, int] = {}  # when each lost host was noticed
 
     def go(self) -> Snapshot:
         self.fleet.call("prepare")
@@ -157,13 +186,15 @@ class Driver:
         self._refuse_if_failed()
         self.snapshot.started_ns = time.time_ns()
         for index, stage in enumerate(self.plan.stages):
-            if self.interrupts.count or self._all_failed():
+            if self._ending() or self._all_failed():
                 break
             self._run_stage(index, stage)
         self._wait(self._all_drained, None)
         self.snapshot.phase = "storing"
         self.fleet.call("close")
         self._wait(lambda: all(s.finished for s in self._statuses), CLOSE_WITHIN_S)
+        self._write_off_lost()
+        self.snapshot.places = self.fleet.places()
         self.snapshot.phase = "done"
         self.snapshot.hosts = [msgspec.structs.replace(s, samples=[]) for s in self.snapshot.hosts]  # they were shown
         self.view(self.snapshot)
@@ -181,8 +212,8 @@ class Driver:
         if stage.overlap and stage.duration_s is not None:
             end_ns = start_ns + int(stage.duration_s * 1e9)
             times.end_ns = end_ns
-            ahead_ns = int((self.fleet.start_lead_s + 2 * POLL_EVERY_S) * 1e9)
-            self._wait(lambda: time.time_ns() >= end_ns - ahead_ns, None)
+            ahead_ns = int((self.fleet.start_lead_s + 2 * self.fleet.poll_every_s) * 1e9)
+            self._wait(lambda: time.time_ns() >= end_ns - ahead_ns or self._ending(), None)
         else:
             self._wait(lambda: self._all_drained() or self._end_early(index, stage), None)
             self._wait(self._all_drained, None)
@@ -205,26 +236,28 @@ class Driver:
                 if what:
                     raise RunFailed(f"waited {within_s:g} s in vain for {what}; {self._hint()}")
                 return
-            self.interrupts.wait(POLL_EVERY_S)
+            self.interrupts.wait(self.fleet.poll_every_s)
             self._pass_interrupts_on()
 
     def _poll(self) -> None:
         answers = self.fleet.call("poll")
-        self._statuses = [s for s in answers if s is not None] or self._statuses
+        self._statuses = [s for s in answers if s is not None]
         known = {s.worker: s for s in self.snapshot.hosts}
         self.snapshot.hosts = [known.get(k) if s is None else s for k, s in enumerate(answers)]  # type: ignore[misc]
         self.snapshot.hosts = [s for s in self.snapshot.hosts if s is not None]
         self.snapshot.lost_hosts = [k for k, s in enumerate(answers) if s is None]
+        self.snapshot.losses = dict(self.fleet.lost)
         self.snapshot.now_ns = time.time_ns()
         for times in self.times:
             counts = self._counts(times.stage)
-            if len(counts) == len(self._statuses) and all(c.drained_ns for c in counts):
+            if counts and len(counts) == len(self._statuses) and all(c.drained_ns for c in counts):
                 times.end_ns = max(c.end_ns for c in counts)
                 times.drained_ns = max(c.drained_ns for c in counts)
         if self.snapshot.phase in ("running", "draining") and self.times:
             ended = all(c.end_ns for c in self._counts(self.times[-1].stage) or [StageCount(0, 0, [])])
             self.snapshot.phase = "draining" if ended else "running"
         self.view(self.snapshot)
+        self._end_for_losses()
 
     def _counts(self, stage: int) -> list[StageCount]:
         return [count for status in self._statuses for count in status.stages if count.stage == stage]
@@ -234,6 +267,35 @@ class Driver:
 
     def _all_failed(self) -> bool:
         return all(s.state == "failed" for s in self._statuses)
+
+    def _ending(self) -> bool:
+        return bool(self.interrupts.count or self._lost_ns)
+
+    def _end_for_losses(self) -> None:
+        """What is left without a host that is gone for good is not the plan's load: nobody shall pay for it."""
+        new = set(self.snapshot.lost_hosts) - self._lost_ns.keys()
+        if new and self.snapshot.phase == "starting":
+            raise RunFailed(f"{self.snapshot.losses[min(new)]} before the run began; nothing was sent")
+        if new and not self._lost_ns and not self._stopped:
+            self._stop(LOSS_DRAIN_S)
+        self._lost_ns |= dict.fromkeys(new, time.time_ns())
+
+    def _write_off_lost(self) -> None:
+        """What the lost hosts had to send while the others still did."""
+        known = {status.worker: status for status in self.snapshot.hosts}
+        for worker, lost_ns in self._lost_ns.items():
+            schedule = Schedule(self.plan, worker, self.fleet.workers)
+            status = known.setdefault(worker, Status(worker=worker, state="failed"))
+            counts = {count.stage: count for count in status.stages}
+            for times in self.times:
+                count = counts.setdefault(
+                    times.stage, losses.nothing(times.stage, times.start_ns, len(self.plan.targets))
+                )
+                if not count.drained_ns:
+                    next_seq = [target.next_seq for target in count.targets]
+                    losses.write_off(schedule, count, next_seq, lost_ns, times.end_ns or lost_ns)
+            status.stages = list(counts.values())
+        self.snapshot.hosts = [known[worker] for worker in sorted(known)]
 
     def _refuse_if_failed(self) -> None:
         if failed := [s for s in self._statuses if s.state == "failed"]:
@@ -247,7 +309,10 @@ class Driver:
         if self.interrupts.count > self._stopped:
             self._stopped = self.interrupts.count
             self.snapshot.interrupted = True
-            self.fleet.call("stop", INTERRUPT_DRAIN_S if self._stopped == 1 else 0.0)
+            self._stop(INTERRUPT_DRAIN_S if self._stopped == 1 else 0.0)
+
+    def _stop(self, drain_s: float) -> None:
+        self.fleet.call("stop", drain_s)
 
 
 def with_nonce(plan: Plan) -> Plan:

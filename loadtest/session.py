@@ -4,7 +4,6 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 """
 
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +18,16 @@ from opentelemetry.trace import Tracer, set_span_in_context
 from loadtest import __version__, calibrate, capacity, gpu, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
-from loadtest.errors import ResultsNotStored, RunFailed, UserError
+from loadtest.control import Control
+from loadtest.detach import good_id
+from loadtest.errors import ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
+from loadtest.losses import settle
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
-from loadtest.run import Driver, Fleet, Interrupts, LocalFleet, Snapshot, new_run_id, with_nonce
+from loadtest.run import Driver, Fleet, Interrupts, LocalFleet, Place, Say, Snapshot, with_nonce
 from loadtest.spans import RESOURCE, SCOPE
 from loadtest.stopping import Stopping
 from loadtest.store import Address, Store, StoreError, open_store
@@ -50,8 +52,7 @@ RUNS = """
     ) AS r USING run
     ORDER BY started_ns"""
 """A run that goes on, or whose driver was killed, is known from its events alone."""
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-MakeFleet = Callable[[list[Setup], Address, Path], Fleet]
+MakeFleet = Callable[[list[Setup], Address, Path, Say], Fleet]
 
 
 def run(
@@ -98,8 +99,11 @@ def carry_out(
         database.migrate()
         _refuse_known(database, run_id)
         _begin_directory(directory, text_of(plan))
-        with Recorder(database.address, plan, run_id, text_of(plan)) as recorder:
-            snapshot, stops = drive(database, directory, interrupts, live.view(quiet), recorder)
+        with (
+            Control(run_id, directory, interrupts) as control,
+            Recorder(database.address, plan, run_id, text_of(plan)) as recorder,
+        ):
+            snapshot, stops = drive(database, directory, interrupts, control.beside(live.view(quiet)), recorder)
             try:
                 figures = _report(database, snapshot, stops, text_of, directory)
             except StoreError as e:
@@ -108,19 +112,9 @@ def carry_out(
                     f"the run is over, but its store failed: {e}; its results are in {frames}"
                 ) from e
             recorder.say_verdicts(figures)
+            control.end(exit_status(figures, snapshot.interrupted))
     live.final(figures, directory, store)
     return exit_status(figures, snapshot.interrupted)
-
-
-def good_id(run_id: str | None) -> str:
-    """The one asked for, or a new one."""
-    if run_id is None:
-        return new_run_id()
-    if not RUN_ID.fullmatch(run_id):
-        raise UserError(
-            f"--run-id is {run_id!r}; write 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
-        )
-    return run_id
 
 
 def _refuse_known(store: Store, run_id: str) -> None:
@@ -146,6 +140,7 @@ def _report(
     store: Store, snapshot: Snapshot, stops: list[Stop], text_of: Callable[[Plan], str], directory: Path
 ) -> dict[str, Any]:
     """Record the run in the store, and write what is read back from there. Returns summary.json's content."""
+    settle(store, snapshot)
     rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
     booked = account(snapshot, rows[0]["n"])
     booked.stops = stops
@@ -179,9 +174,14 @@ def _drive(
         recorder.note(snapshot)
         view.show(snapshot)
 
+    def say(words: str) -> None:
+        if interrupts.count:
+            raise KeyboardInterrupt
+        view.say(words)
+
     with view:
-        view.say("starting the workers")
-        fleet = make_fleet(setups, store.address, directory)
+        say("starting the workers")
+        fleet = make_fleet(setups, store.address, directory, say)
         try:
             snapshot = Driver(plan, run_id, fleet, show, interrupts, stopping).go()
             fleet.fetch_frames()
@@ -313,7 +313,9 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account, text: str
             },
         )
         span.end(times.drained_ns or snapshot.now_ns)
+    places = dict(enumerate(snapshot.places))
     for host in snapshot.hosts:
+        place = places.get(host.worker, Place())
         span = tracer.start_span(
             "worker",
             context,
@@ -321,6 +323,10 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account, text: str
             attributes={
                 "loadtest.run": run_id,
                 "loadtest.worker": host.worker,
+                "loadtest.node": place.node,
+                "loadtest.vantage": place.vantage,
+                "loadtest.clock_offset_ns": place.offset_ns,
+                "loadtest.clock_error_ns": place.error_ns,
                 "loadtest.restarts": host.restarts,
                 "loadtest.cpu_s": host.cpu_s,
                 "loadtest.peak_rss_bytes": host.peak_rss_bytes,

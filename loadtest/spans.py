@@ -76,8 +76,8 @@ ARRAYS = {
 _json = msgspec.json.Encoder()
 
 
-def target_attributes(plan: Plan) -> dict[str, dict[str, str]]:
-    """What is the same for all requests to a target: name -> attributes."""
+def target_attributes(plan: Plan, vantage: str = "") -> dict[str, dict[str, str]]:
+    """What is the same for all requests of a worker to a target: name -> attributes."""
     out = {}
     for target in plan.targets:
         url = urlsplit(target.url)
@@ -88,6 +88,7 @@ def target_attributes(plan: Plan) -> dict[str, dict[str, str]]:
             "server.address": url.hostname or "",
             "server.port": str(url.port or (443 if url.scheme == "https" else 80)),
             "loadtest.region": target.region,
+            **({"loadtest.vantage": vantage} if vantage else {}),
         }
     return out
 

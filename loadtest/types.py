@@ -157,11 +157,24 @@ class Slo(PlanStruct, frozen=True, kw_only=True):
     rule: Literal["interval", "mlperf"] = "interval"  # what decides: see verdict.py
 
 
+class Region(PlanStruct, frozen=True, kw_only=True):
+    """A vantage point: the nodes of a Ray cluster that have these labels."""
+
+    name: Name
+    labels: dict[str, str]
+
+
 class Fleet(PlanStruct, frozen=True, kw_only=True):
-    """The worker processes."""
+    """The worker processes. All but the first two is about Ray, and is not looked at elsewhere."""
 
     workers: Annotated[int, Meta(ge=1, le=10_000)] = 1
     listeners: Text | None = None  # a Python file that each worker imports; its Locust listeners hear the run
+    cpus: Annotated[float, Meta(gt=0, le=1024)] = 1  # what each worker asks Ray for
+    resources: dict[str, float] = {}  # and beside these: `memory` in bytes, or any custom resource
+    placement: Literal["spread", "pack"] = "spread"
+    per_node: Count | None = None  # so many workers on a node, no two groups of them on one
+    wait_s: Seconds = 60  # for nodes that are still to come
+    regions: Annotated[list[Region], Meta(max_length=64)] = []  # the workers take turns in them
 
 
 class GpuSource(PlanStruct, frozen=True, kw_only=True):

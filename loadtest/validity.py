@@ -15,6 +15,7 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+NAMED = 3
 ON_TIME_MS = 25.0
 """The default limit of `schedule_lag`; a request later than this at a stage's end was not sent within the stage."""
 
@@ -44,9 +45,12 @@ class Generator(Struct):
     workers: int = 0
     workers_lost: int = 0  # gone for good, or with their node
     workers_restarted: int = 0
+    losses: list[str] = []  # a sentence for each host that is gone
     cpu_s: float = 0
     host_cpu_s: float = 0
     start_spread_ms: float = 0
+    start_spread_error_ms: float = 0  # what the clocks of different nodes leave open of it
+    clock_offset_ms: float = 0  # no node's clock is further from the driver's than this
     dropped_frames: int = 0
     clock_step_ms: float = 0  # largest disagreement of real-time and raw monotonic clock within a second
     clock_slew_ppm: float = 0  # the same over ten seconds without a step, in millionths
@@ -136,6 +140,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     says: str
     doc: str
     advice: str
+    names: Callable[[Account], list[str]] = lambda _: []  # what it was found in, for the reason
 
     def measure(self, facts: Facts) -> tuple[float, Group | None]:
         """The value, and where it was found."""
@@ -183,8 +188,10 @@ _RULES = (
         unit="workers",
         of_run=lambda a: a.generator.workers_lost + a.generator.workers_restarted,
         says="{value:g} worker process(es) were lost or had to be restarted",
+        names=lambda a: a.generator.losses,
         doc="A worker process ended, or its node went, while the run went on. Its load was missing until another took "
-        "over, and what it had in flight is not known.",
+        "over, and what it had in flight is not known. A worker that is gone with its node cannot be replaced: the run is "
+        "then ended, and what was still to come of that worker's share is booked as unknown and missed.",
         advice="look into the worker's log beside the frame file; give the workers more memory or fewer streams each",
     ),
     Rule(
@@ -315,6 +322,19 @@ _RULES = (
         advice="use fewer workers a core, or nodes that are not busy",
     ),
     Rule(
+        name="clock_offset",
+        limit=100,
+        unit="ms",
+        of_run=lambda a: a.generator.clock_offset_ms,
+        says="the clocks of driver and nodes may be {value:.3g} ms apart",
+        doc="The largest distance between the driver's clock and a node's that the measurement does not rule out: the offset "
+        "and half the round trip of the quickest exchange, the worst of all rounds before and during the run. The shards "
+        "of one schedule are shifted against each other by it, and so are the windows of rates and the worker starts. "
+        "Durations of a request are not: both ends are stamps of one clock. 0 where all workers run beside the driver.",
+        advice="synchronize the nodes' clocks (chronyc tracking, timedatectl); where it is the way to a far region that "
+        "leaves it open, start the driver nearer to it or set the limit to half that round trip",
+    ),
+    Rule(
         name="dropped_frames",
         limit=0,
         unit="results",
@@ -364,12 +384,15 @@ def validity(facts: Facts, limits: Mapping[str, float] = NO_LIMITS) -> Validity:
         )
         rules.append(judged)
         if judged.broken:
-            reasons.append(_reason(rule, judged))
+            reasons.append(_reason(rule, judged, rule.names(facts.account)))
     return Validity(valid=not reasons, reasons=reasons, rules=rules)
 
 
-def _reason(rule: Rule, judged: Judged) -> str:
+def _reason(rule: Rule, judged: Judged, names: list[str]) -> str:
     where = f" in {judged.where}" if judged.where else ""
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        where += f": {'; '.join(names[:NAMED])}{more}"
     whose = "the plan's limit" if judged.limit != judged.default else "limit"
     held_to = f" ({whose} {shown(judged.limit, rule.unit)})" if judged.limit else ""
     return f"{rule.name}: {rule.says.format(value=judged.value)}{where}{held_to}; {rule.advice}"

@@ -18,11 +18,12 @@ import httpx
 import pytest
 
 from loadtest.account import account
+from loadtest.detach import new_run_id
 from loadtest.errors import PlanError, RunFailed
 from loadtest.locustfiles import options
 from loadtest.locustfiles.options import Options
 from loadtest.locustfiles.session import LOOPBACK, Load
-from loadtest.run import Interrupts, LocalFleet, Snapshot, new_run_id
+from loadtest.run import Interrupts, LocalFleet, Snapshot
 from loadtest.store import Store
 from loadtest.validity import Account, Facts, validity
 from tests.test_run import adds_up
@@ -173,7 +174,7 @@ def drive(
 ) -> tuple[Snapshot, Account]:
     out = tmp_path / "out"
     out.mkdir(parents=True)
-    load = Load(asked, new_run_id(), LOOPBACK, LocalFleet, store.address, out)
+    load = Load(asked, new_run_id(), LOOPBACK, LocalFleet, store.address, out, lambda _: None)
     snapshot = load.drive(act, interrupts or Interrupts())
     stored = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
     return snapshot, account(snapshot, stored[0]["n"])

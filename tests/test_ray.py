@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,20 +73,24 @@ def cluster() -> Iterator[str]:
     """A Ray that is not ours: started by its own command, found through RAY_ADDRESS."""
     port = 20_000 + os.getpid() % 10_000
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    start = [
-        RAY,
-        "start",
-        "--head",
-        f"--port={port}",
-        "--num-cpus=2",
-        "--include-dashboard=false",
-        "--disable-usage-stats",
-    ]
-    subprocess.run(start, check=True, capture_output=True, env=environment, timeout=60)
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        subprocess.run([RAY, "stop"], check=True, capture_output=True, env=environment, timeout=60)
+    start = [RAY, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"]
+    with subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
+        try:
+            await_port(port)
+            yield f"127.0.0.1:{port}"
+        finally:
+            head.terminate()  # `ray stop` would end every Ray of this machine
+            head.wait(30)
+
+
+def await_port(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
 
 
 @pytest.mark.timeout(240)

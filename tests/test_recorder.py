@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from loadtest.detach import new_run_id
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.recorder import Recorder
-from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot, new_run_id
+from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot
 from loadtest.store import Address, Store
 from loadtest.types import Plan
 from tests.test_run import KillOnce, Watched, make_plan

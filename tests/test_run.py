@@ -15,9 +15,10 @@ import pytest
 from loadtest import plan as plans
 from loadtest import rounds
 from loadtest.account import account
+from loadtest.detach import new_run_id
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
-from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot, View, new_run_id
+from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot, View
 from loadtest.store import Address, Store
 from loadtest.types import Plan
 from loadtest.validity import Account, Facts, validity

@@ -12,12 +12,13 @@ import pytest
 from loadtest import plan as plans
 from loadtest import rounds, stats
 from loadtest.account import account
+from loadtest.detach import new_run_id
 from loadtest.errors import PlanError
 from loadtest.frames import Setup
 from loadtest.report.model import summary_of
 from loadtest.report.stops import sentences
 from loadtest.report.summary import summary
-from loadtest.run import Driver, Interrupts, LocalFleet, new_run_id
+from loadtest.run import Driver, Interrupts, LocalFleet
 from loadtest.session import record
 from loadtest.stopping import FEWEST, LOOK_TAIL, Stopping, next_look
 from loadtest.store import Store

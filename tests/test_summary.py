@@ -13,7 +13,7 @@ import pytest
 
 from loadtest.report import export
 from loadtest.report.compare import Difference
-from loadtest.report.model import summary_of
+from loadtest.report.model import Vantage, summary_of
 from loadtest.report.stops import sentences
 from loadtest.report.summary import DISTRIBUTIONS, NoSuchRun, exit_status, summary
 from loadtest.store import Store
@@ -154,6 +154,7 @@ def test_every_key_is_documented_and_every_documented_key_is_there(figures: dict
     told = set(re.findall(r"^\| `([^`]+)` \|", page, re.M)) - {"key"}
     there = {documented(path) for path in paths(figures)} - {"targets.NAME", "stages.NAME", "targets.NAME.stages.NAME"}
     there |= {f"compare[].differences[].{name}" for name in Difference.__struct_fields__}  # of five rounds or more
+    there |= {f"vantages[].{name}" for name in Vantage.__struct_fields__}  # of a plan with regions
     assert there - told == set(), "write these into docs/summary.md"
     assert told - there == set(), "docs/summary.md tells of these, which are not there"
     assert all(f"`{name}`" in page for name in DISTRIBUTIONS)
@@ -216,9 +217,12 @@ def test_the_generator(figures: dict[str, Any]) -> None:
         "workers": 2,
         "workers_lost": 0,
         "workers_restarted": 0,
+        "losses": [],
         "cpu_s": 1.5,
         "host_cpu_s": 0.5,
         "start_spread_ms": 0.25,
+        "start_spread_error_ms": 0,
+        "clock_offset_ms": 0,
         "dropped_frames": 0,
         "clock_step_ms": 0,
         "clock_slew_ppm": 0,

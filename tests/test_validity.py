@@ -86,6 +86,7 @@ PROVOKED: dict[str, list[tuple[Facts, Facts, str]]] = {
     "throttled": [(generator(throttled=0.01), generator(throttled=0.2), "20.00% of the time")],
     "stolen": [(generator(stolen=0.05), generator(stolen=0.123), "12.30% of a machine's CPU time")],
     "start_spread": [(generator(start_spread_ms=100), generator(start_spread_ms=140), "started 140 ms apart")],
+    "clock_offset": [(generator(clock_offset_ms=100), generator(clock_offset_ms=250), "may be 250 ms apart")],
     "dropped_frames": [(facts(), generator(dropped_frames=1), "1 result(s) did not fit")],
     "clock_step": [(generator(clock_step_ms=5), generator(clock_step_ms=900), "stepped by 900 ms (limit 5 ms)")],
     "clock_slew": [(generator(clock_slew_ppm=1000), generator(clock_slew_ppm=1500), "slewed by 1.5e+03 millionths")],

@@ -17,12 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest import plan as plans
+from loadtest.detach import new_run_id
 from loadtest.errors import PlanError
 from loadtest.gpu.scrape import Sample, Scrape
 from loadtest.gpu.scraper import Scraper
 from loadtest.report.words import sig3
 from loadtest.rules import gpu_problems
-from loadtest.run import Interrupts, new_run_id
+from loadtest.run import Interrupts
 from loadtest.store import Address, open_store
 from loadtest.types import Gpu, GpuSource
 

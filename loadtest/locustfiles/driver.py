@@ -189,9 +189,12 @@ class LocustDriver(Driver):
         if self.interrupts.count > self._stopped:
             self._stopped = self.interrupts.count
             self.snapshot.interrupted = not self._page or self.snapshot.phase == "running"
-            self._master.stop(INTERRUPT_DRAIN_S if self._stopped == 1 else 0.0)
+            self._stop(INTERRUPT_DRAIN_S if self._stopped == 1 else 0.0)
             if self._stopped > 1:
                 self.fleet.call("stop", 0.0)
+
+    def _stop(self, drain_s: float) -> None:
+        self._master.stop(drain_s)
 
     def _show(self, snapshot: Snapshot) -> None:
         self._shown_by(named(snapshot))

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from loadtest import live, session
 from loadtest import plan as plans
+from loadtest.detach import good_id
 from loadtest.errors import PlanError, RunFailed
 from loadtest.frames import LocustSetup, Setup
 from loadtest.locustfiles import options
@@ -18,7 +19,7 @@ from loadtest.locustfiles.driver import LocustDriver, Master
 from loadtest.locustfiles.frames import MasterReady, MasterSetup
 from loadtest.locustfiles.options import Options
 from loadtest.recorder import Recorder
-from loadtest.run import READY_WITHIN_S, Interrupts, Snapshot, View
+from loadtest.run import READY_WITHIN_S, Interrupts, Say, Snapshot, View
 from loadtest.store import Address, Store
 
 LOOPBACK = "127.0.0.1"
@@ -38,7 +39,7 @@ def run(
     master."""
     options.check(asked)
     asked = replace(asked, locustfile=asked.locustfile.resolve())
-    run_id = session.good_id(run_id)
+    run_id = good_id(run_id)
 
     def drive(
         database: Store, directory: Path, interrupts: Interrupts, view: live.View, recorder: Recorder
@@ -49,7 +50,7 @@ def run(
 
         with view:
             view.say("starting Locust's master and the workers")
-            load = Load(asked, run_id, master_host, make_fleet, database.address, directory)
+            load = Load(asked, run_id, master_host, make_fleet, database.address, directory, view.say)
             return load.drive(show, interrupts, lambda url: view.say(f"Locust's page: {url}")), []
 
     plan = options.plan(asked)
@@ -65,6 +66,7 @@ class Load(Struct):
     make_fleet: session.MakeFleet
     address: Address
     directory: Path
+    say: Say
 
     def drive(self, show: View, interrupts: Interrupts, say_page: Callable[[str], None] = lambda _: None) -> Snapshot:
         web_port = free_port(WEB_PORT) if self.asked.web else None
@@ -72,7 +74,7 @@ class Load(Struct):
         master = Master(MasterSetup(str(self.asked.locustfile), arguments, self.master_host), self.directory)
         try:
             ready = master.wait_ready(READY_WITHIN_S)
-            fleet = self.make_fleet(self._setups(ready), self.address, self.directory)
+            fleet = self.make_fleet(self._setups(ready), self.address, self.directory, self.say)
             try:
                 driver = LocustDriver(options.plan(self.asked), self.run, fleet, show, interrupts, master, ready.page)
                 snapshot = driver.go(say_page)

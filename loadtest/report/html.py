@@ -21,10 +21,11 @@ from loadtest.report.sections.opening import opening
 from loadtest.report.sections.others import others
 from loadtest.report.sections.stages import stages
 from loadtest.report.sections.targets import targets
+from loadtest.report.sections.vantages import vantages
 
 __all__ = ["load", "render"]
 
-SECTIONS = (opening, account, targets, compare, objectives, stages, errors, others, method)
+SECTIONS = (opening, account, targets, vantages, compare, objectives, stages, errors, others, method)
 """The page from top to bottom."""
 
 STYLES = ("uPlot.min.css", "report.css")

@@ -163,6 +163,20 @@ class StageFacts(Struct, kw_only=True):
     stops: list[Stop] = []
 
 
+class Vantage(Struct, kw_only=True):
+    """What the workers of one region saw of a stage and target."""
+
+    stage: str
+    target: str
+    vantage: str
+    requests: int
+    ok: int
+    error_rate: float | None = None
+    connect_ms: Stat = msgspec.field(default_factory=Stat)
+    ttft_ms: Stat = msgspec.field(default_factory=Stat)
+    e2e_ms: Stat = msgspec.field(default_factory=Stat)
+
+
 class Summary(Struct, kw_only=True):
     run: str
     plan: str
@@ -176,6 +190,7 @@ class Summary(Struct, kw_only=True):
     targets: dict[str, TargetFigures]
     stages: dict[str, StageFacts] = {}
     compare: list[Comparison] = []
+    vantages: list[Vantage] = []
     interrupted: bool = False
 
 

@@ -21,6 +21,7 @@ from loadtest.errors import UserError
 from loadtest.metrics import METRICS
 from loadtest.report.compare import compare
 from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
+from loadtest.report.vantages import vantages
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import parse_stat
 from loadtest.store import Store
@@ -113,6 +114,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "compare": msgspec.to_builtins(
             compare(read.ask, {s: of_stages[s]["rounds"] for s in stages if s in of_stages}, targets, plan.slos)
         ),
+        "vantages": vantages(read.ask),
         "targets": _targets(
             read,
             groups,

@@ -1,0 +1,84 @@
+"""To the Ray at RAY_ADDRESS, or to one that is started here: in seconds, or with a sentence that says why not."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import AuthenticationError, RayError
+
+from cluster.placement import totals
+from loadtest.errors import RunFailed
+from loadtest.types import Fleet
+
+PROBE_S = 5
+OBJECT_STORE_BYTES = 80 << 20  # Ray's least: nothing of a run goes through it but the plan's files
+
+
+def connect(fleet: Fleet, workers: int) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address}
+    if address:
+        if "://" not in address and address.rpartition(":")[2].isdigit():  # auto, ray://...: for Ray to find
+            _probe(address)
+            _use_token(address)
+    else:
+        needed = totals(fleet, workers)  # a third one-CPU actor on two CPUs would pend for ever
+        cpus = max(os.cpu_count() or 1, -int(-needed.pop("CPU") // 1))
+        options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        options["object_store_memory"] = OBJECT_STORE_BYTES
+        options["_memory"] = needed.pop("memory", None)
+        options["resources"] = needed
+    try:
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+    except (RayError, ConnectionError, ValueError, RuntimeError) as e:
+        raise RunFailed(
+            f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it; "
+            "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token)?"
+        ) from e
+
+
+def _probe(address: str) -> None:
+    """Ray itself tries for minutes before it says that nobody is there."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+    except OSError as e:
+        raise RunFailed(
+            f"no Ray at {address}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it"
+        ) from e
+
+
+def _use_token(address: str) -> None:
+    """Show the user's token to a cluster that asks for one, as `ray start` does once a user has one.
+
+    Ray itself sends none to an address that it is told. Nor may one always be sent: a driver that has one turns away
+    those that have none, and a cluster without takes that for the driver's death.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        with _unheard():
+            GcsClient(address=address)
+    except AuthenticationError:
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    except (RayError, ValueError, RuntimeError):
+        pass  # ray.init says it better
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ray's native part warns on descriptor 2 of what is asked here on purpose."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,290 @@
+"""To see and to stop a run from another terminal: each driver listens on a socket that only its user can open.
+
+A client says what it wants in one line and is then told what the driver's own view is told: each snapshot, each sentence,
+and how it ended. The kernel closes a dead driver's socket, so that nobody waits for one in vain.
+"""
+
+import os
+import queue
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from loadtest.errors import RunFailed, UserError
+from loadtest.run import Interrupts, Snapshot
+
+if TYPE_CHECKING:
+    from loadtest.live import View
+
+ATTACH, STOP = b"attach\n", b"stop\n"
+LOOK_S = 1.0  # for rates there must be two snapshots
+BEHIND = 256  # messages that a client may be behind before it is left behind
+LENGTH = struct.Struct("!I")
+INTERNAL_ERROR = 4
+
+
+class Said(Struct, tag="said"):
+    words: str
+
+
+class Seen(Struct, tag="seen"):
+    snapshot: Snapshot
+
+
+class Over(Struct, tag="over"):
+    exit_status: int
+    directory: str
+    failure: str = ""  # why there is no report
+
+
+Message = Said | Seen | Over
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Control:
+    """Within `with`: clients of this run are served. What is told here never waits for one of them."""
+
+    def __init__(self, run: str, directory: Path, interrupts: Interrupts) -> None:
+        self._directory = str(directory)
+        self._interrupts = interrupts
+        self._path = _directory() / f"{run}.sock"
+        self._lock = threading.Lock()
+        self._clients: list[queue.Queue[bytes | None]] = []
+        self._threads: list[threading.Thread] = []
+        self._last = _encode(Said("starting"))
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._over = False
+
+    def __enter__(self) -> "Control":
+        try:
+            self._listener.bind(str(self._path))
+        except OSError as e:  # also where the path is too long for one
+            raise RunFailed(
+                f"no socket can be made at {self._path}: {e}; set XDG_RUNTIME_DIR to a short path"
+            ) from None
+        self._listener.listen()
+        threading.Thread(target=self._accept, name="control", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            status = error.exit_status if isinstance(error, UserError) else INTERNAL_ERROR
+            self._tell(Over(status, self._directory, str(error) or type(error).__name__))
+        with self._lock:
+            self._over = True
+            for client in self._clients:
+                _put(client, None)
+        self._path.unlink(missing_ok=True)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(1)
+
+    def beside(self, view: "View") -> "Beside":
+        """A view that shows what `view` does, and tells it the clients too."""
+        return Beside(view, self)
+
+    def say(self, words: str) -> None:
+        self._tell(Said(words))
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._tell(Seen(snapshot))
+
+    def end(self, exit_status: int) -> None:
+        self._tell(Over(exit_status, self._directory))
+
+    def _tell(self, message: Message) -> None:
+        payload = _encode(message)
+        with self._lock:
+            self._last = payload
+            self._clients = [client for client in self._clients if _put(client, payload)]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # the run is over
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        messages: queue.Queue[bytes | None] = queue.Queue(BEHIND)
+        with connection, suppress(OSError):
+            wish = connection.makefile("rb").readline(64)
+            with self._lock:
+                messages.put(self._last)
+                if self._over:
+                    messages.put(None)
+                self._clients.append(messages)
+            if wish == STOP:
+                self._interrupts.interrupt()
+            while (payload := messages.get()) is not None:
+                connection.sendall(LENGTH.pack(len(payload)) + payload)
+
+
+class Beside:
+    def __init__(self, view: "View", control: Control) -> None:
+        self._view = view
+        self._control = control
+
+    def __enter__(self) -> "Beside":
+        self._view.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._view.__exit__(kind, error, trace)
+
+    def say(self, words: str) -> None:
+        self._control.say(words)
+        self._view.say(words)
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._control.show(snapshot)
+        self._view.show(snapshot)
+
+
+def _put(client: "queue.Queue[bytes | None]", payload: bytes | None) -> bool:
+    try:
+        client.put_nowait(payload)
+    except queue.Full:
+        return False
+    return True
+
+
+# the other end
+
+
+def attach(run: str, quiet: bool = False) -> int:
+    """Show a run until it is over; the run's own exit status."""
+    return _follow(run, ATTACH, quiet)
+
+
+def stop(run: str, quiet: bool = False) -> int:
+    """End a run as its first Ctrl-C would, and show how it ends. Twice: at once."""
+    return _follow(run, STOP, quiet)
+
+
+def status(run: str) -> None:
+    """What a run does at this moment, in a line a target."""
+    from loadtest import live
+    from loadtest.progress import Watch
+
+    name = find(run)
+    watch, until = Watch(), time.monotonic() + LOOK_S
+    said = ["it says nothing yet"]
+    for message in _messages(name, ATTACH):
+        match message:
+            case Said(words):
+                said = [words]
+            case Seen(snapshot):
+                said = list(live.lines(watch.take(snapshot)))
+            case Over(exit_status):
+                said = [f"over, exit status {exit_status}"]
+        if time.monotonic() > until:
+            break
+    for line in said:
+        print(f"{name}: {line}")
+
+
+def has_begun(run: str) -> bool:
+    """Whether a driver has anything to show yet. What it waits for is said on standard error."""
+    if not (_directory() / f"{run}.sock").exists():
+        return False
+    with suppress(RunFailed):
+        for message in _messages(run, ATTACH):
+            match message:
+                case Said(words):
+                    print(words, file=sys.stderr)
+                case Seen(snapshot) if snapshot.phase != "starting":
+                    return True
+                case Over(failure=""):
+                    return True
+    return False
+
+
+def find(run: str) -> str:
+    """The one run that goes on here and that `run` means: its id, the beginning of one, or "last"."""
+    known = sorted(path.stem for path in _directory().glob("*.sock"))
+    if run == "last" and known:
+        return known[-1]
+    found = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
+    if len(found) == 1:
+        return found[0]
+    here = f"those that do: {', '.join(known[-5:])}" if known else "none of yours does"
+    what = f"{run} is the beginning of {len(found)} runs" if found else f"no run {run} goes on on this machine"
+    raise RunFailed(f"{what}; {here} (loadtest runs lists what is stored)")
+
+
+def _follow(run: str, wish: bytes, quiet: bool) -> int:
+    from loadtest import live
+
+    name = find(run)
+    over: Over | None = None
+    try:
+        with live.view(quiet) as view:
+            for message in _messages(name, wish):
+                match message:
+                    case Said(words):
+                        view.say(words)
+                    case Seen(snapshot):
+                        view.show(snapshot)
+                    case Over():
+                        over = message
+                        break
+    except KeyboardInterrupt:
+        print(f"\nrun {name} goes on: loadtest attach {name}, loadtest stop {name}")
+        raise
+    if over is None:
+        raise RunFailed(
+            f"the driver of run {name} ended without a word; its log is beside its results, if it was detached"
+        )
+    if over.failure:
+        raise RunFailed(f"run {name} ended without a report: {over.failure}")
+    figures = msgspec.json.decode((Path(over.directory) / "summary.json").read_bytes())
+    live.final(figures, Path(over.directory))
+    return over.exit_status
+
+
+def _messages(run: str, wish: bytes) -> Iterator[Message]:
+    path = _directory() / f"{run}.sock"
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise RunFailed(f"the driver of run {run} is gone; loadtest report {run} tells what is stored") from None
+        connection.sendall(wish)
+        decode = msgspec.msgpack.Decoder(Message).decode
+        with connection.makefile("rb") as stream:
+            while len(head := stream.read(LENGTH.size)) == LENGTH.size:
+                yield decode(stream.read(LENGTH.unpack(head)[0]))
+
+
+def _directory() -> Path:
+    """Where sockets are, short enough for one: of this user alone."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    path = Path(base) / "loadtest" if base else Path(f"/tmp/loadtest-{os.getuid()}")  # TMPDIR may be too long
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as e:
+        where = f"{path.parent}: {e.strerror}"
+        raise RunFailed(f"no socket can be made in {where}; set XDG_RUNTIME_DIR to a directory of yours") from None
+    if path.stat().st_uid != os.getuid() or path.stat().st_mode & 0o077:
+        raise RunFailed(f"{path} must belong to you alone, and does not; remove it or set XDG_RUNTIME_DIR")
+    return path
