@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from loadtest import __version__, counts, dialects, proxies, tokens
 from loadtest.dialects import Decoded, Dialect, Request
-from loadtest.prompts import Prompt
+from loadtest.prompts import TURN_SEQS, Prompt
 from loadtest.types import ErrorWord, Plan, Result, Target, trace_id
 from loadtest.wire import Answer, Broken, Flight, Wire, decoded_pieces
 
@@ -100,6 +100,10 @@ class Fire:
         if flight is not None:
             flight.cancel()
 
+    def end_conversation(self, seq: int, target: int) -> None:
+        """The one that began with `seq` has no further turn."""
+        self._wire.release(self._plan.targets[target].name, seq)
+
     def close(self) -> None:
         self._wire.close()
 
@@ -136,6 +140,7 @@ def fly(
         flight,
         bodiless=request.method == "HEAD",
         terminal=dialect.TERMINAL if dialect.streams(target) else b"",
+        conversation=result.seq % TURN_SEQS if target.connections == "conversation" else None,
     )
     _note_answer(result, answer)
     return _note_meaning(result, answer, target, dialect, keep_texts=keep_texts)

@@ -37,6 +37,7 @@ from loadtest.frames import (
     peek,
 )
 from loadtest.pressure import Gauge, Pressure
+from loadtest.prompts import TURN_SEQS
 from loadtest.schedule import Schedule
 from loadtest.skew import Pair, Skew
 from loadtest.store import Address, Store, StoreError
@@ -102,6 +103,7 @@ class Host:
         self._started: dict[int, StartStage] = {}
         self._resumes: dict[int, Resume] = {}
         self._ended: dict[int, Stop] = {}  # stages that were told to end before their time
+        self._reported_ns = 0  # of the newest report
         self._since_report: list[bytes] = []  # results read since the last report: what it could not count yet
         self._cpu_of_the_dead_s = 0.0
         self._looked_ns = 0  # raw monotonic clock of the newest report that was looked at for pressure
@@ -258,6 +260,7 @@ class Host:
     def _on_report(self, report: Report) -> None:
         status = self._status
         self._since_report.clear()
+        self._reported_ns = report.at_ns
         self._newest = {count.stage: count for count in report.stages}
         status.cpu_s = self._cpu_of_the_dead_s + report.cpu_s
         status.peak_rss_bytes = max(status.peak_rss_bytes, report.peak_rss_bytes)
@@ -309,10 +312,13 @@ class Host:
     def _settle(self, stage: int, target: int, count: TargetCount, late: list[Result]) -> int:
         """Book results that came after the last report, so that they are not unknown. Returns `restart_seq`."""
         name = self.setup.plan.targets[target].name
-        seqs = [r.seq for r in late if r.target == name and r.seq >= count.next_seq and not r.attempt]
+        first = [r for r in late if r.target == name and not r.attempt]
+        seqs = [r.seq for r in first if TURN_SEQS > r.seq >= count.next_seq]
+        turns = sum(r.seq >= TURN_SEQS and r.started_ns > self._reported_ns for r in first)
         count.retried += sum(r.target == name and r.attempt > 0 for r in late)
-        count.sent += len(seqs)
-        count.done += len(seqs)
+        count.scheduled += turns
+        count.sent += len(seqs) + turns
+        count.done += len(seqs) + turns
         count.unknown -= len(seqs)  # the next process will count them among the unknown
         count.in_flight = count.oldest_ns = 0
         return self._past_slots(stage, [max([count.next_seq, *(seq + 1 for seq in seqs)])])[0]

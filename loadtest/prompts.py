@@ -40,6 +40,9 @@ of GPT-2, Llama 3, Mistral 7B and OpenLLaMA; so n of them joined by spaces are t
 counts is in its `usage`: a chat template adds its own tokens on top."""
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+MOST_TURNS = 99
+TURN_SEQS = 10_000_000_000_000
+"""The seq of a turn is its conversation's, and so many more for each turn before it: see rounds.py."""
 MOST_BAD_LINES = 5  # of a dataset are told at once
 SALT_TOKENS = 8  # of at least 64 words each: 48 bits and more
 LEAST_WORDS = 64
@@ -59,15 +62,18 @@ class Counter(Protocol):
 
 
 class Source(Protocol):
-    """The prompt of a stage's request. The target's name matters only where `cache: defeat` salts each request."""
+    """The prompt of a stage's request. The target's name matters only where `cache: defeat` salts each request; `turn`
+    only in a conversation, whose number is `seq`."""
 
-    def __call__(self, stage: str, seq: int, target: str = "") -> "Prompt": ...
+    def __call__(self, stage: str, seq: int, target: str = "", turn: int = 0) -> "Prompt": ...
 
 
 class Prompt(Struct, frozen=True):
     id: str
     messages: list[dict[str, Any]]  # OpenAI chat form; a completion dialect joins their text
     max_tokens: int | None = None
+    turns: int = 1  # of the conversation that it belongs to
+    think_s: float = 0  # before the next of them
 
 
 class Tokens(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,7 +114,7 @@ class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, t
         writer = Writer(tokenizer)
         begin = Beginning(self.cache, writer, seed, nonce)
 
-        def prompt(stage: str, seq: int, target: str = "") -> Prompt:
+        def prompt(stage: str, seq: int, target: str = "", turn: int = 0) -> Prompt:  # noqa: ARG001 of one turn
             input_share, output_share = _shares(seed, stage, seq)
             length = self.input_tokens.at(input_share)
             if isinstance(self.cache, SharedPrefix):
@@ -131,19 +137,21 @@ class Dataset(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
     path: str
     output_tokens: Tokens | None = None
     cache: Cache | None = None
+    think_s: Annotated[float, Meta(ge=0, le=3600)] = 0  # between an answer and the next turn of its conversation
 
     def open(self, seed: int, nonce: str, tokenizer: Counter | None = None) -> Source:
         lines = Lines(Path(self.path))
         begin = Beginning(self.cache, Writer(tokenizer), seed, nonce)
 
-        def prompt(stage: str, seq: int, target: str = "") -> Prompt:
+        def prompt(stage: str, seq: int, target: str = "", turn: int = 0) -> Prompt:
             number = seq % len(lines)
             line = lines[number]
             max_tokens = line.max_tokens
             if max_tokens is None and self.output_tokens:
-                max_tokens = self.output_tokens.at(_shares(seed, stage, seq)[1])
-            messages = _begun_with(begin(stage, seq, target, SALT_TOKENS).text, line.chat())
-            return Prompt(f"{lines.path.name}:{number + 1}", messages, max_tokens)
+                max_tokens = self.output_tokens.at(_shares(seed, stage, seq + turn * TURN_SEQS)[1])
+            messages = _begun_with(begin(stage, seq, target, SALT_TOKENS).text, line.chat(turn))
+            name = f"{lines.path.name}:{number + 1}" + (f" turn {turn + 1}" if turn else "")
+            return Prompt(name, messages, max_tokens, line.turns, self.think_s)
 
         return prompt
 
@@ -156,16 +164,34 @@ class Line(Struct, frozen=True):
 
     prompt: Annotated[str, Meta(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
+    conversation: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = (
+        None  # each message of the user is a turn
+    )
     max_tokens: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
 
     def __post_init__(self) -> None:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("needs either `prompt` or `messages`")
-        if not all(isinstance(message.get("role"), str) for message in self.messages or ()):
-            raise ValueError("every one of `messages` needs a `role`")
+        if sum(each is not None for each in (self.prompt, self.messages, self.conversation)) != 1:
+            raise ValueError("needs one of `prompt`, `messages` and `conversation`")
+        for name, messages in (("messages", self.messages), ("conversation", self.conversation)):
+            if not all(isinstance(message.get("role"), str) for message in messages or ()):
+                raise ValueError(f"every one of `{name}` needs a `role`")
+        if self.conversation is not None and not 1 <= self.turns <= MOST_TURNS:
+            raise ValueError(
+                f"`conversation` has {self.turns} messages of the role user; it must have 1 to {MOST_TURNS}"
+            )
 
-    def chat(self) -> list[dict[str, Any]]:
+    @property
+    def turns(self) -> int:
+        return 1 if self.conversation is None else len(self._asked())
+
+    def chat(self, turn: int = 0) -> list[dict[str, Any]]:
+        """What is sent: of a conversation all up to the user's message of this turn, answers as the line has them."""
+        if self.conversation is not None:
+            return self.conversation[: self._asked()[turn] + 1]
         return [{"role": "user", "content": self.prompt}] if self.messages is None else self.messages
+
+    def _asked(self) -> list[int]:
+        return [at for at, message in enumerate(self.conversation or ()) if message["role"] == "user"]
 
 
 class Lines:
@@ -230,7 +256,7 @@ class Lines:
 
 
 _EXPECTED = (
-    'a JSON object with {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}, '
+    'a JSON object with {"prompt": "..."}, {"messages": [{"role": "user", "content": "..."}]} or {"conversation": [...]}, '
     'and "max_tokens", a whole number above 0, if the answer is to be limited'
 )
 

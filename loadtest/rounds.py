@@ -6,17 +6,21 @@ measure of a difference between targets (report/compare.py).
 
 To those who run it, a stage of n rounds is n stages of one name, one after the other: `expanded`. Each round draws its
 own arrivals, and counts its seqs from a billion of its own, so that a request is still (run, stage, seq, target,
-attempt), a worker still seq mod n, and no round asks for what another has asked.
+attempt), a worker still seq mod n, and no round asks for what another has asked. Further turns of a conversation lie
+beyond all rounds: a seq says its turn, its round and its conversation, and no two of them are alike.
 """
 
 from msgspec.structs import replace
 
+from loadtest.prompts import TURN_SEQS
 from loadtest.types import Plan, Result, Stage
 
 SEQS = 1_000_000_000
 """As many seqs as no stage has requests."""
-OF_SEQ = f"intDiv(seq, {SEQS})"
+OF_SEQ = f"intDiv(seq % {TURN_SEQS}, {SEQS})"
 """The round of a request, in SQL."""
+TURN = f"intDiv(seq, {TURN_SEQS})"
+"""Which turn of its conversation it is, from 0."""
 
 
 def expanded(plan: Plan) -> Plan:
@@ -45,4 +49,4 @@ def first_seq(plan: Plan, index: int) -> int:
 
 def is_of(plan: Plan, index: int, result: Result) -> bool:
     """Whether a request belongs to the stage at `index` of an expanded plan."""
-    return result.stage == plan.stages[index].name and result.seq // SEQS == round_of(plan, index)
+    return result.stage == plan.stages[index].name and result.seq % TURN_SEQS // SEQS == round_of(plan, index)

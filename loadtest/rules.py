@@ -47,6 +47,12 @@ def problems(plan: Plan) -> Iterator[str]:
         yield from (f"slos[{i}].{problem}" for problem in _slo_in(slo, plan))
     yield from _repeated_slos(plan.slos)
     yield from _stop_in(plan)
+    for i, target in enumerate(plan.targets):
+        if target.connections == "conversation" and not isinstance(plan.prompts, Dataset):
+            yield (
+                f"targets[{i}].connections is 'conversation', but synthetic prompts belong to none; write reuse or fresh, or "
+                "let prompts be a dataset with conversations"
+            )
     yield from _goodput(plan)
     yield from _validity(plan)
     if plan.gpu is not None:
@@ -162,8 +168,6 @@ def _streamed_only(target: Target) -> Iterator[str]:
 
 
 def _connections(target: Target) -> Iterator[str]:
-    if target.connections == "conversation":
-        yield "connections is 'conversation', but no prompt of this plan belongs to one; write reuse or fresh"
     if target.http2:
         yield "http2 is true; requests are sent as HTTP/1.1, each on a connection of its own: leave it out"
     if target.proxy is not None and (problem := proxies.problem(target.proxy)):

@@ -35,8 +35,8 @@ class Schedule:
         tokenizer = tokens.opened(self.plan.tokenizer) if self.plan.tokenizer else None
         return self.plan.prompts.open(self.plan.seed, self.plan.nonce, tokenizer)
 
-    def prompt(self, stage: int, seq: int, target: int = 0) -> Prompt:
-        return self.source(self.plan.stages[stage].name, seq, self.plan.targets[target].name)
+    def prompt(self, stage: int, seq: int, target: int = 0, turn: int = 0) -> Prompt:
+        return self.source(self.plan.stages[stage].name, seq, self.plan.targets[target].name, turn)
 
     def prompts(self, stage: int, seq: int) -> list[Prompt]:
         """The prompt for each target: one and the same, but for the salt that `cache: defeat` gives each request."""

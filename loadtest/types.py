@@ -107,7 +107,7 @@ class Target(PlanStruct, frozen=True, kw_only=True):
     stream: bool = True
     continuous_usage: bool = False  # ask for the usage so far in every chunk (vLLM, SGLang), for tokens per chunk
     tokenizer: TokenizerReference | None = None  # as the plan's, for what this target's server does not count
-    connections: Literal["reuse", "fresh", "conversation"] = "reuse"  # fresh: a new one for each request
+    connections: Literal["reuse", "fresh", "conversation"] = "reuse"  # or a new one for each request or conversation
     proxy: Text | None = None  # http://host:port, or `environment`: the one that HTTP_PROXY and its like name
     proxy_key: KeyReference | None = None  # user:password for the proxy
     ca_file: Text | None = None  # certificates to trust besides the system's

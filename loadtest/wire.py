@@ -695,11 +695,15 @@ class Endpoint:
         self.context = trust.context(target) if url.scheme == "https" else None
         self.keeps = target.connections == "reuse"
         self.idle: dict[Connection, None] = {}
+        self.held: dict[int, Connection] = {}  # by conversation, until its next turn
 
     def __str__(self) -> str:
         return f"{self.authority} through the proxy {self.proxy}" if self.proxy else self.authority
 
-    def take(self) -> Connection | None:
+    def take(self, conversation: int | None) -> Connection | None:
+        if conversation is not None:
+            held = self.held.pop(conversation, None)
+            return held if held is not None and held.alive() else None
         while self.idle:
             connection, _ = self.idle.popitem()
             if connection.alive():
@@ -721,21 +725,29 @@ class Wire:
         }
 
     def exchange(
-        self, target: str, request: bytes, flight: Flight, *, bodiless: bool = False, terminal: bytes = b""
+        self,
+        target: str,
+        request: bytes,
+        flight: Flight,
+        *,
+        bodiless: bool = False,
+        terminal: bytes = b"",
+        conversation: int | None = None,
     ) -> Answer:
         """Send a whole request, headers and all, and wait for what comes of it.
 
+        `conversation`: whose own connection is to be used, and held for its next turn until it is `released`.
         `bodiless`: the answer has no body whatever its headers say (HEAD). `terminal`: the data of the event after
         which the end of the message is not waited for.
         """
         endpoint = self._endpoints[target]
         try:
-            connection = endpoint.take()
+            connection = endpoint.take(conversation)
             reconnects = 0
             if connection is not None:
                 answer = Answer(bodiless)
                 answer.reused = True
-                self._converse(endpoint, connection, answer, request, flight, terminal)
+                self._converse(endpoint, connection, answer, request, flight, terminal, conversation)
                 if not _is_stale(answer):
                     return answer
                 reconnects = 1
@@ -747,7 +759,7 @@ class Wire:
                 answer.fail(broken.word, broken.detail)
                 answer.finish(time_ns())
                 return answer
-            self._converse(endpoint, connection, answer, request, flight, terminal)
+            self._converse(endpoint, connection, answer, request, flight, terminal, conversation)
             return answer
         finally:
             flight.land()
@@ -760,6 +772,7 @@ class Wire:
         request: bytes,
         flight: Flight,
         terminal: bytes,
+        conversation: int | None,
     ) -> None:
         connection.begin(answer, flight)
         try:
@@ -772,11 +785,20 @@ class Wire:
         finally:
             connection.account(answer)
             answer.finish(time_ns())
-            if answer.complete and answer.reusable and endpoint.keeps and not answer.error:
+            fit = answer.complete and answer.reusable and not answer.error
+            if fit and conversation is not None:
+                connection.answer = None
+                endpoint.held[conversation] = connection
+            elif fit and endpoint.keeps:
                 connection.answer = None
                 endpoint.idle[connection] = None
             else:
                 connection.close()
+
+    def release(self, target: str, conversation: int) -> None:
+        """A conversation is over: its connection is closed."""
+        if connection := self._endpoints[target].held.pop(conversation, None):
+            connection.close()
 
     def _connect(self, endpoint: Endpoint, answer: Answer, flight: Flight) -> Connection:
         begun_ns = time_ns()
@@ -818,9 +840,10 @@ class Wire:
 
     def close(self) -> None:
         for endpoint in self._endpoints.values():
-            for connection in endpoint.idle:
+            for connection in (*endpoint.idle, *endpoint.held.values()):
                 connection.close()
             endpoint.idle.clear()
+            endpoint.held.clear()
         self._polls.close()
         if self._stamping is not None:
             self._stamping.close()

@@ -40,7 +40,7 @@ from loadtest.frames import (
     decode_command,
 )
 from loadtest.outbox import FLUSH_EVERY_S, REPORT_EVERY_S, Outbox, report
-from loadtest.prompts import Prompt
+from loadtest.prompts import TURN_SEQS, Prompt
 from loadtest.schedule import Schedule
 from loadtest.types import Result
 
@@ -62,6 +62,10 @@ class StageRun:
         self.counts = [TargetCount(next_seq=self.first_seq) for _ in plan.targets]
         self.caps = [_share(t.max_in_flight, worker.setup.shard, worker.setup.shards) for t in plan.targets]
         self.in_flight: list[dict[gevent.Greenlet, int]] = [{} for _ in plan.targets]  # -> started_ns, oldest first
+        self.conversing: set[gevent.Greenlet] = set()  # under open load, those of several turns
+        self.is_open = not isinstance(self.spec.arrivals, Closed)
+        duration_s = self.spec.duration_s
+        self.planned_end_ns = sys.maxsize if duration_s is None else self.start_ns + nanoseconds(duration_s)
         self.alarm = Alarm()
         self.stopping = Event()
         self.drain_deadline_ns = 0
@@ -111,10 +115,17 @@ class StageRun:
                 self._take_open(seq, target, due_ns, prompts[target])
         all_sent = self.spec.requests is not None and next_seq >= self.first_seq + self.spec.requests
         if self.spec.duration_s is None or all_sent:
-            return last_due_ns
+            return self._until_conversations_end(last_due_ns)
         end_ns = self.start_ns + nanoseconds(self.spec.duration_s)
         self.alarm.sleep_until(end_ns)
         return end_ns
+
+    def _until_conversations_end(self, last_due_ns: int) -> int:
+        """Where the number of requests ends a stage, the conversations that began go on to their ends, or to the
+        stage's. Returns when the last request was due, or its turn began."""
+        while self.conversing and not self._is_over():
+            gevent.sleep(0.02)
+        return max(last_due_ns, self.worker.last_start_ns)
 
     def _skip(self, resume: Resume, seq: int, due_ns: int) -> bool:
         """After a restart: book what came due without us; True when there is nothing to send."""
@@ -139,8 +150,10 @@ class StageRun:
             count.missed_cap += 1
             return
         count.sent += 1
-        greenlet = gevent.Greenlet(self._fire, seq, target, due_ns, prompt)
+        greenlet = gevent.Greenlet(self._converse, seq, target, due_ns, prompt)
         flying[greenlet] = time.time_ns()
+        if prompt.turns > 1:
+            self.conversing.add(greenlet)
         greenlet.start()
 
     def _closed(self) -> int:
@@ -185,19 +198,54 @@ class StageRun:
             started_ns = time.time_ns()
             self.worker.last_start_ns = started_ns
             self.in_flight[target][gevent.getcurrent()] = started_ns
-            self._fire(seq, target, None, prompt)
+            self._converse(seq, target, None, prompt)
 
-    def _fire(self, seq: int, target: int, due_ns: int | None, prompt: Prompt) -> None:
+    def _converse(self, seq: int, target: int, due_ns: int | None, prompt: Prompt) -> None:
+        """A request, and the turns after it where it begins a conversation: each is due when the one before was done and
+        thought about. It ends where a turn fails, and no turn begins after the stage's end."""
+        result = self._fire(seq, target, due_ns, prompt)
+        for turn in range(1, prompt.turns):
+            due_ns = result.done_ns + nanoseconds(prompt.think_s)
+            if result.error or self.stopping.wait(max(0, due_ns - time.time_ns()) / 1e9) or self._is_over():
+                break
+            if not self._begin_turn(target):
+                break
+            result = self._fire(seq, target, due_ns if self.is_open else None, prompt, turn)
+        self.worker.fire.end_conversation(seq, target)
+        self.conversing.discard(gevent.getcurrent())
+
+    def _is_over(self) -> bool:
+        return self.alarm.stopped or time.time_ns() >= self.planned_end_ns
+
+    def _begin_turn(self, target: int) -> bool:
+        """Count a further turn; False where the target's cap holds it back."""
+        count, flying, cap = self.counts[target], self.in_flight[target], self.caps[target]
+        count.scheduled += 1
+        if self.is_open and cap is not None and len(flying) >= cap:
+            count.missed_cap += 1
+            return False
+        count.sent += 1
+        self.worker.last_start_ns = flying[gevent.getcurrent()] = time.time_ns()
+        return True
+
+    def _fire(self, seq: int, target: int, due_ns: int | None, prompt: Prompt, turn: int = 0) -> Result:
         """The request, and its retries where the plan wants them: it is in flight until the last of them has ended."""
+        if turn:
+            prompt = self.worker.schedule.prompt(self.index, seq, target, turn)
         attempt = 0
-        wait_s = self._fire_once(seq, target, due_ns, prompt, attempt)
+        result, wait_s = self._fire_once(seq, target, due_ns, prompt, turn, attempt)
         while wait_s is not None and not self.stopping.wait(wait_s):
             attempt += 1
-            wait_s = self._fire_once(seq, target, due_ns, prompt, attempt)
+            result, wait_s = self._fire_once(seq, target, due_ns, prompt, turn, attempt)
         self.in_flight[target].pop(gevent.getcurrent())
+        return result
 
-    def _fire_once(self, seq: int, target: int, due_ns: int | None, prompt: Prompt, attempt: int) -> float | None:
-        """Returns in how many seconds to try again. `done` and `failed` are of first attempts, as all figures are."""
+    def _fire_once(
+        self, seq: int, target: int, due_ns: int | None, prompt: Prompt, turn: int, attempt: int
+    ) -> tuple[Result, float | None]:
+        """The result, and in how many seconds to try again. `done` and `failed` are of first attempts, as all figures
+        are."""
+        seq += turn * TURN_SEQS
         result = self.worker.fire(self.index, seq, target, due_ns, prompt, attempt=attempt)
         count = self.counts[target]
         if attempt:
@@ -207,7 +255,7 @@ class StageRun:
             count.failed += result.error is not None
         self.worker.hand_over(result)
         wanted = self.worker.setup.plan.targets[target].retries
-        return retries.wait_s(wanted, result, self.spec.drain_s)
+        return result, retries.wait_s(wanted, result, self.spec.drain_s)
 
     def _drain(self) -> None:
         deadline_ns = time.time_ns() + nanoseconds(self.spec.drain_s)

@@ -294,7 +294,7 @@ def test_the_environment_is_asked_once_and_the_plan_then_says_what_it_said() -> 
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("connections: conversation", "connections is 'conversation', but no prompt of this plan belongs to one"),
+        ("connections: conversation", "connections is 'conversation', but synthetic prompts belong to none"),
         ("http2: true", "http2 is true; requests are sent as HTTP/1.1"),
         ("proxy: 'socks5://p:1'", "proxy is 'socks5://p:1'; it must be http://host:port, or environment"),
         ("proxy: 'http://p:1/path'", "it must be http://host:port, or environment"),

@@ -169,7 +169,7 @@ def test_the_files_that_a_plan_names_are_checked_together(tmp_path: Path) -> Non
         "give the path of a tokenizer.json, or of the directory that holds it"
     )
     assert first.startswith(
-        f"prompts.path: {tmp_path}/prompts.jsonl line 2: needs either `prompt` or `messages`; it must"
+        f"prompts.path: {tmp_path}/prompts.jsonl line 2: needs one of `prompt`, `messages` and `conversation`; it must"
     )
     assert second == (
         f"targets[0].ca_file is '{tmp_path}/ca.pem', which cannot be used: it holds no certificate in PEM form"

@@ -306,8 +306,11 @@ def test_the_descriptor_is_closed_with_the_last_use(tmp_path: Path) -> None:
         ("", "line 2: it is empty"),
         ("hello", "line 2: JSON is malformed"),
         ('["prompt"]', "line 2: Expected `object`"),
-        ('{"text": "hi"}', "line 2: needs either `prompt` or `messages`"),
-        ('{"prompt": "a", "messages": [{"role": "user"}]}', "line 2: needs either `prompt` or `messages`"),
+        ('{"text": "hi"}', "line 2: needs one of `prompt`, `messages` and `conversation`"),
+        (
+            '{"prompt": "a", "messages": [{"role": "user"}]}',
+            "line 2: needs one of `prompt`, `messages` and `conversation`",
+        ),
         ('{"prompt": ""}', "line 2: Expected `str` of length >= 1"),
         ('{"prompt": 5}', "line 2: Expected `str"),
         ('{"messages": []}', "line 2: Expected `array` of length >= 1"),

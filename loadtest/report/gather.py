@@ -164,12 +164,18 @@ class _Reader:
             end_ns=stage["end_ns"],
             bucket_s=step_s,
             offsets_s=[float(i * step_s) for i in range(buckets.n)],
-            series=self._series(name, buckets, list(figures), gaps, offered(self._plan, stage, buckets)),
+            series=self._series(name, buckets, list(figures), gaps, self._offered(stage, buckets)),
             shares=shares,
             ttft=[self._curve(name, target, "ttft_ms", f.ttft_ms, shares) for target, f in figures.items()],
             e2e=[self._curve(name, target, "e2e_ms", f.e2e_ms, shares) for target, f in figures.items()],
             gap_metric=gaps,
         )
+
+    def _offered(self, stage: Row, buckets: Buckets) -> Values:
+        """None where conversations were held: when a further turn is due, the endpoint decides."""
+        sql = f"SELECT max({rounds.TURN}) AS turn FROM requests WHERE {STAGE}"
+        [row] = self._store.query(sql, {"run": self._run, "stage": stage["stage"]})
+        return [None] * buckets.n if row["turn"] else offered(self._plan, stage, buckets)
 
     def _series(
         self, stage: str, buckets: Buckets, targets: list[str], gaps: str, offered_per_s: Values
