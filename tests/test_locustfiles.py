@@ -382,7 +382,7 @@ def test_inference_users_have_the_whole_timeline(
     snapshot, booked = drive(asked, store, tmp_path / "2")
     assert adds_up(booked)
     assert not [problem for host in snapshot.hosts for problem in host.problems], "each answer was as its task expects"
-    found = rows(store, snapshot)
+    found = rows(store, snapshot, "*, first_token_ns, last_token_ns")
     assert len(found) == booked.integrity.sent > 20
     for row in found:
         expected = {"chat sim-8b": 6, "text_completion story": 3, "chat checked": 2, "chat fault": None}[row["target"]]
