@@ -116,6 +116,13 @@ def run(
     stop_timeout: Annotated[
         int, typer.Option(min=0, rich_help_panel=LOCUST, help="Seconds that users may finish in what they have begun.")
     ] = 60,
+    slo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slo", rich_help_panel=LOCUST, show_default=False,
+            help="An objective: 'e2e_ms p99 500', 'error_rate 0.01 @ GET /basket'; may be given several times.",
+        ),
+    ] = None,
     web: Annotated[
         bool, typer.Option("--web", rich_help_panel=LOCUST, help="Locust's own page, where tests are started.")
     ] = False,
@@ -126,7 +133,7 @@ def run(
     words = plan or []
     if locustfile is None:
         given = dict(locals())
-        for name in ("users", "spawn_rate", "run_time", "host", "tags", "exclude_tags", "web"):
+        for name in ("users", "spawn_rate", "run_time", "host", "tags", "exclude_tags", "slo", "web"):
             if given[name]:
                 raise typer.BadParameter(f"--{name.replace('_', '-')} is for a locustfile; name one with --locustfile")
         if len(words) != 1:
@@ -149,7 +156,7 @@ def run(
 
     asked = Options(
         locustfile=locustfile, users=users, spawn_rate=spawn_rate, run_time=run_time, host=host,
-        tags=_separate(tags), exclude_tags=_separate(exclude_tags), stop_timeout_s=stop_timeout, web=web,
+        tags=_separate(tags), exclude_tags=_separate(exclude_tags), stop_timeout_s=stop_timeout, slos=slo or [], web=web,
         workers=workers or 1, more=words,
     )  # fmt: skip
     towards = of_locustfile.address_towards(os.environ.get("RAY_ADDRESS") if on == On.ray else None)

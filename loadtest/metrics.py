@@ -325,10 +325,10 @@ _ALL = (
         unit="ms",
         kind="request",
         better="lower",
-        sql="uncertainty_ns / 1e6",
+        sql="if(first_byte_ns IS NULL AND uncertainty_ns = 0, NULL, uncertainty_ns / 1e6)",
         population="requests",
         doc="The largest uncertainty of a stamp of the request (0 where no read held two chunks), over all requests "
-        "whatever became of them.",
+        "whatever became of them. Null where nothing was stamped.",
     ),
 )
 

@@ -324,6 +324,8 @@ def test_tests_started_on_locusts_page_are_stages(store: Store, server: Server, 
     [
         ("import nothing_like_it", [], "No module named 'nothing_like_it'"),
         ("x = 1", [], "No User class found"),
+        (STEADY.replace('self.client.get("/hello")', "pass"), ["--run-time", "1"], "the locustfile made no request"),
+        (STEADY, ["--host", ""], "You must specify the base host"),
         (STEADY, ["--whom", "me"], "unrecognized arguments: --whom"),
     ],
 )
@@ -342,6 +344,9 @@ def test_a_file_that_cannot_run_sends_nothing(
         ({"more": ["--processes", "4"]}, "--processes cannot be given"),
         ({"more": ["-u", "4"]}, "write --users before it"),
         ({"locustfile": Path("plan.yaml")}, "plan.yaml is no Python file"),
+        ({"slos": ["e2e p99 5"]}, "--slo 'e2e p99 5': metric is 'e2e'; did you mean e2e_ms"),
+        ({"slos": ["e2e_ms 5"]}, "stat is missing"),
+        ({"slos": ["error_rate low"]}, "write a metric, a stat and a limit"),
     ],
 )
 def test_a_wrong_call_is_refused(more: dict[str, Any], says: str) -> None:

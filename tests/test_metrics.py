@@ -485,7 +485,7 @@ OF_ALL_REQUESTS = {
     "gpu_utilization": sampled,
     "schedule_lag_ms": lambda r: None if r.due_ns is None else (r.started_ns - r.due_ns) / 1e6,
     "read_lag_ms": lambda r: r.read_lag_ns / 1e6 if r.clock == "kernel" else None,
-    "uncertainty_ms": lambda r: r.uncertainty_ns / 1e6,
+    "uncertainty_ms": lambda r: None if r.first_byte_ns is None and not r.uncertainty_ns else r.uncertainty_ns / 1e6,
 }
 APPLIES = {
     "due_ttft_ms": lambda r: r.streamed and r.due_ns is not None,

@@ -203,8 +203,6 @@ class LocustDriver(Driver):
 def named(snapshot: Snapshot) -> Snapshot:
     """The snapshot as if its plan had the requests' names for targets: every count has one of each, in one order."""
     names = options.in_locusts_order({name for host in snapshot.hosts for c in host.stages for name in c.names})
-    if not names:
-        return snapshot
     hosts = [replace(host, stages=[_in_order(count, names) for count in host.stages]) for host in snapshot.hosts]
     return replace(snapshot, plan=_with_names(snapshot.plan, names), hosts=hosts)
 

@@ -2,20 +2,24 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct
 
-from loadtest import yamltext
+from loadtest import rules, yamltext
 from loadtest.arrivals import Closed
 from loadtest.errors import PlanError
 from loadtest.prompts import Synthetic, Tokens
-from loadtest.types import Fleet, Plan, Stage, Target
+from loadtest.types import Fleet, Plan, Slo, Stage, Target
 
 STAGE = "load"
+TAGS = ("tags", "exclude_tags")
 OURS = {
     "--master", "--worker", "--headless", "--headful", "--processes", "--expect-workers", "--expect-workers-max-wait",
     "--master-host", "--master-port", "--master-bind-host", "--master-bind-port", "--skip-log-setup",
@@ -43,6 +47,7 @@ class Options(Struct, frozen=True, kw_only=True):
     tags: Sequence[str] = ()
     exclude_tags: Sequence[str] = ()
     stop_timeout_s: int = 60
+    slos: Sequence[str] = ()  # e2e_ms p99 500, error_rate 0.01 @ GET /basket
     web: bool = False
     workers: int = 1
     more: Sequence[str] = ()  # for Locust's parser: its own further options, and those that the file adds
@@ -63,6 +68,23 @@ def check(options: Options) -> None:
             )
     if options.run_time is not None:
         timespan_s(options.run_time)
+    for said in options.slos:
+        slo(said)
+
+
+def slo(said: str) -> Slo:
+    """`METRIC [STAT] LIMIT [@ NAME]`. Raises PlanError."""
+    judged, _, name = (part.strip() for part in said.partition("@"))
+    metric, *rest = judged.split()[:-1] or [""]
+    try:
+        made = Slo(metric=metric, stat=" ".join(rest) or None, limit=float(judged.split()[-1]), target=name or None)
+    except (ValueError, IndexError):
+        raise PlanError(
+            f"--slo is {said!r}; write a metric, a stat and a limit, such as 'e2e_ms p99 500 @ GET /'"
+        ) from None
+    for problem in rules.problems_of_parts({}, {}, {0: made}, 1):
+        raise PlanError(f"--slo {said!r}: {problem.removeprefix('slos[0].')}")
+    return made
 
 
 def timespan_s(text: str) -> float:
@@ -151,17 +173,40 @@ def record(options: Options, plan: Plan) -> str:
         "tags": list(options.tags),
         "exclude_tags": list(options.exclude_tags),
         "stop_timeout_s": options.stop_timeout_s,
+        "slos": list(options.slos),
         "options": [word.partition("=")[0] for word in options.more if word.startswith("-")],
     }
+    slos = [slo(said) for said in options.slos]
+    names = [target.name for target in plan.targets] + [each.target for each in slos if each.target]
     return yamltext.write(
         {
             "name": plan.name,
             "locustfile": {key: value for key, value in asked.items() if value not in (None, [])},
-            "targets": [{"name": target.name} for target in plan.targets],
+            "targets": [{"name": name} for name in in_locusts_order(set(names))],  # one never requested is undecided
             "stages": [{"name": stage.name} for stage in plan.stages],
+            "slos": [_without_none(msgspec.to_builtins(each)) for each in slos],
             "fleet": {"workers": options.workers},
         }
     )
+
+
+def _without_none(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def again(asked: Mapping[str, Any]) -> str:
+    """The command that `record` tells of."""
+    words = ["--locustfile", str(asked["file"])]
+    for key in ("users", "spawn_rate", "run_time", "host", "stop_timeout_s"):
+        if key in asked:
+            words += [f"--{key.removesuffix('_s').replace('_', '-')}", str(asked[key])]
+    for key in TAGS:
+        if key in asked:
+            words += [f"--{key.replace('_', '-')}", ",".join(asked[key])]
+    for said in asked.get("slos", ()):
+        words += ["--slo", said]
+    rest = [f"{name} ..." for name in asked.get("options", ())]
+    return " ".join(["loadtest run", *map(shlex.quote, words), *(["--", *rest] if rest else [])])
 
 
 def without_credentials(url: str) -> str:

@@ -179,6 +179,7 @@ class Vantage(Struct, kw_only=True):
 
 class Summary(Struct, kw_only=True):
     run: str
+    locustfile: dict[str, Any] | None = None  # what was run in place of a plan, and how
     plan: str
     nonce: str
     started_at: str

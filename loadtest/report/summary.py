@@ -77,6 +77,7 @@ class _Plan(Struct):
     seed: int = 0
     slos: list[Slo] = []
     validity: dict[str, float] = {}
+    locustfile: dict[str, Any] | None = None  # what stands in place of a plan
 
 
 def summary(store: Store, run: str) -> dict[str, Any]:
@@ -97,9 +98,11 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     of_stages = read.stages()
     for name, stage in of_stages.items():
         stage["stops"] = [_stop(stop) for stop in account.stops if stop.stage == name]
+    paired = [] if plan.locustfile else targets  # names of requests are not rivals
     out = {
         "run": run,
         "plan": stored["plan_name"],
+        "locustfile": plan.locustfile,
         "version": __version__,
         "seed": plan.seed,
         "nonce": stored["nonce"],
@@ -112,7 +115,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "generator": _generator(account.generator, measured.values(), lags),
         "stages": of_stages,
         "compare": msgspec.to_builtins(
-            compare(read.ask, {s: of_stages[s]["rounds"] for s in stages if s in of_stages}, targets, plan.slos)
+            compare(read.ask, {s: of_stages[s]["rounds"] for s in stages if s in of_stages}, paired, plan.slos)
         ),
         "vantages": vantages(read.ask),
         "targets": _targets(

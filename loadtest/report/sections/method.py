@@ -1,5 +1,6 @@
 """How it was measured: definitions with their SQL, the plan as run, the generator's own health, how to run it again."""
 
+from loadtest.locustfiles import options
 from loadtest.report.markup import Html, h, text
 from loadtest.report.model import Report, Summary
 from loadtest.report.sections.opening import when
@@ -32,7 +33,11 @@ def method(report: Report) -> Html:
         ),
         rules(report.summary),
         _definitions(report.metrics),
-        h("details", h("summary", "The plan as run"), h("pre", h("code", report.plan_yaml)))
+        h(
+            "details",
+            h("summary", "What stands for a plan" if report.summary.locustfile else "The plan as run"),
+            h("pre", h("code", report.plan_yaml)),
+        )
         if report.plan_yaml
         else None,
         id="method",
@@ -57,17 +62,13 @@ def _run_facts(report: Report) -> list[tuple[str, Html | str]]:
         ]
     facts += _ways(summary)
     facts.append(("Made with", ", ".join(f"{name} {value}" for name, value in report.environment.items()) or NOT_KNOWN))
-    again = "loadtest run plan.yaml"
-    facts.append(
-        (
-            "Run it again",
-            h(
-                "span",
-                h("code", again),
-                " with the plan below; the same seed and nonce send the same requests at the same times",
-            ),
-        )
+    again, words = (
+        "loadtest run plan.yaml",
+        " with the plan below; the same seed and nonce send the same requests at the same times",
     )
+    if summary.locustfile:
+        again, words = options.again(summary.locustfile), ", with the same file: its SHA-256 stands below"
+    facts.append(("Run it again", h("span", h("code", again), words)))
     facts.append(("See the rows", h("code", f"SELECT * FROM requests WHERE run = '{summary.run}'")))
     return facts
 

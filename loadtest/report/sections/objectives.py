@@ -16,6 +16,8 @@ def objectives(report: Report) -> Html:
     rows = report.summary.slos
     if not rows:
         words = "The plan sets no objective, so nothing is judged. Name a limit under `slos:` and the next report will."
+        if report.summary.locustfile:
+            words = "No objective was set, so nothing is judged. Name a limit with --slo and the next report will."
         return h("section", title, h("div", words, class_="empty"), id="objectives")
     order = {name: index for index, name in enumerate(report.summary.targets)}
     head = ("Outcome", "Objective", "Target", "Stage", "Limit", "Value", "95% interval", "")
