@@ -55,6 +55,7 @@ class HostActor:
             directory = self._made = tempfile.mkdtemp(prefix=f"loadtest-{setup.run}-")
             moved = files.write(contents, Path(directory))
             setup = msgspec.structs.replace(setup, plan=files.relocated(setup.plan, moved))
+            setup = files.landed(setup, Path(directory))
         self._host = host_of(setup, address, directory)
         threading.Thread(target=self._end_when_forgotten, daemon=True).start()
 

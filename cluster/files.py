@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from loadtest import tokens
+from loadtest.frames import Setup
 from loadtest.prompts import Dataset
 from loadtest.types import Plan
 
@@ -28,6 +29,19 @@ def write(files: Mapping[str, bytes], directory: Path) -> dict[str, str]:
         new.write_bytes(content)
         moved[path] = str(new)
     return moved
+
+
+def landed(setup: Setup, directory: Path) -> Setup:
+    """With its locustfile and what that imports from its own directory, if it has one, on this node."""
+    if setup.locust is None:
+        return setup
+    there, here = Path(setup.locust.locustfile).parent, directory / "locustfile"
+    for path, content in setup.locust.files.items():
+        file = here / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    moved = str(here / Path(setup.locust.locustfile).relative_to(there))
+    return replace(setup, locust=replace(setup.locust, locustfile=moved))
 
 
 def relocated(plan: Plan, moved: Mapping[str, str]) -> Plan:

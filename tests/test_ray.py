@@ -126,3 +126,45 @@ def test_cluster_that_others_started_is_left_running(plan: Path, cluster: str) -
     _, done = run(plan, "--on", "ray", "--workers", "3", RAY_ADDRESS="127.0.0.1:1")
     assert done.returncode == 2
     assert "no Ray at 127.0.0.1:1" in done.stderr
+
+
+LOCUSTFILE = """
+from locust import constant
+from helper import Base
+class Chat(Base):
+    model, key, wait_time = "m", "env:TEST_KEY", constant(0.05)
+"""
+HELPER = """
+from locust import task
+from loadtest import InferenceUser
+class Base(InferenceUser):
+    abstract = True
+    @task
+    def ask(self):
+        where = "shipped" if "/loadtest-2" in __file__ else "at home"
+        self.client.chat("What is a locust?", max_tokens=3, name=where)
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_locustfile_reaches_nodes_that_do_not_have_it(simulator: str, tmp_path: Path, cluster: str) -> None:
+    (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
+    (tmp_path / "helper.py").write_text(HELPER)
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [
+            LOADTEST, "run", "--locustfile", "locustfile.py", "--users", "4", "--spawn-rate", "10", "--run-time", "3s",
+            "--host", f"{simulator}/v1", "--on", "ray", "--workers", "2", "--store", "store", "--out", "out",
+            "--", "--json-file", "table",
+        ],
+        env={**os.environ, "TEST_KEY": KEY, "RAY_ADDRESS": cluster}, capture_output=True, text=True, timeout=200,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    [row] = json.loads((tmp_path / "table.json").read_text())
+    assert row["num_requests"] == summary["targets"]["chat shipped"]["requests"] == summary["integrity"]["stored"] > 20
+    assert summary["targets"]["chat shipped"]["stages"]["load"]["ttft_ms"]["n"] == row["num_requests"]
+    assert summary["generator"]["workers"] == 2
+    assert not list(Path("/tmp").glob(f"loadtest-{summary['run']}-*")), "nothing stays on a node"
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and KEY.encode() in f.read_bytes()]

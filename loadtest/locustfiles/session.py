@@ -23,6 +23,7 @@ from loadtest.run import READY_WITHIN_S, Interrupts, Say, Snapshot, View
 from loadtest.store import Address, Store
 
 LOOPBACK = "127.0.0.1"
+ANYWHERE = "192.0.2.1"  # an address of nobody's, by which the way out is found
 WEB_PORT = 8089  # Locust's own
 
 
@@ -138,7 +139,7 @@ def address_towards(ray_address: str | None) -> str:
     host = urlsplit(ray_address if "://" in ray_address else f"//{ray_address}").hostname or socket.gethostname()
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
-            way.connect((socket.gethostname() if host == "auto" else host, 9))  # sends nothing
+            way.connect((ANYWHERE if host == "auto" else host, 9))  # sends nothing
             return str(way.getsockname()[0])
     except OSError as e:
         raise RunFailed(f"no way to the Ray cluster at {ray_address}: {e}; correct RAY_ADDRESS or unset it") from None
