@@ -90,6 +90,7 @@ class Sample(NamedTuple):
     name: str = "hw.gpu.utilization"
     age_ms: float = 0
     reason: str = ""
+    error: str = ""
 
 
 def sample(store: Store, run: str, samples: Sequence[Sample], every_s: float = 1, stale_s: float = 5) -> None:
@@ -103,6 +104,7 @@ def sample(store: Store, run: str, samples: Sequence[Sample], every_s: float = 1
             "loadtest.target": each.targets,
             "hw.id": each.device,
             "reason": each.reason,
+            "error.type": each.error,
         }
         series = Series(each.name, SAMPLED[each.name].unit, table, attributes, hardware=True)
         at_ns = START_NS + ns(each.at_ms)

@@ -16,10 +16,11 @@ from loadtest.report.compare import Difference
 from loadtest.report.model import Vantage, summary_of
 from loadtest.report.stops import sentences
 from loadtest.report.summary import DISTRIBUTIONS, NoSuchRun, exit_status, summary
+from loadtest.report.telemetry import MEASURES
 from loadtest.store import Store
 from loadtest.types import Result
 from loadtest.validity import Account, Generator, Integrity, Interval, Stop
-from tests.rows import CONTENT, START_NS, answer, failure, insert, matched, usage
+from tests.rows import CONTENT, START_NS, Sample, answer, failure, insert, matched, sample, usage
 
 PLAN = """
 name: chat-peak
@@ -122,6 +123,10 @@ ACCOUNT = Account(
 @pytest.fixture(scope="module")
 def figures(store: Store) -> dict[str, Any]:
     store_run(store, "summary", SLOS, ACCOUNT, {"ttft_ms": 150})
+    gauges = [*MEASURES.values(), "scrape_duration_seconds"]
+    samples = [Sample(500, 1, name=name, targets="acme") for name in gauges]
+    held = [Sample(500 + ms, ms, name="gpu.throttle.time", targets="acme", reason="thermal") for ms in (0, 1)]
+    sample(store, "summary", [*samples, *held, Sample(500, 0, name="up", targets="acme", error="timeout")])
     return summary(store, "summary")
 
 
@@ -132,10 +137,11 @@ def test_it_is_json_without_infinities(figures: dict[str, Any]) -> None:
 def documented(path: str) -> str:
     """`targets.acme.stages.peak.ttft_ms.p50` as docs/summary.md writes it."""
     path = re.sub(r"^(targets|stages)\.[^.]+", r"\1.NAME", path)
-    path = re.sub(r"^(targets\.NAME\.stages)\.[^.]+", r"\1.NAME", path)
+    path = re.sub(r"^(targets\.NAME\.stages|gpu\.sources)\.[^.]+", r"\1.NAME", path)
+    path = re.sub(rf"(NAME\.gpu)\.({'|'.join(MEASURES)})(?=\.|$)", r"\1.MEASURE", path)
     path = re.sub(rf"^(targets\.NAME\.stages\.NAME)\.({'|'.join(DISTRIBUTIONS)})", r"\1.FIGURE", path)
     path = re.sub(r"(with_failures)\.(?!infinite)\w+$", r"\1.p50", path)
-    return re.sub(r"(missed_by|errors|error_examples)\.[^.]+$", r"\1.WORD", path)
+    return re.sub(r"(missed_by|errors|error_examples|throttled_s)\.[^.]+$", r"\1.WORD", path)
 
 
 def paths(value: object, path: str = "") -> Iterator[str]:

@@ -15,6 +15,7 @@ from loadtest.report.model import Report
 from loadtest.report.sections.account import account
 from loadtest.report.sections.compare import compare
 from loadtest.report.sections.errors import errors
+from loadtest.report.sections.gpu import gpu
 from loadtest.report.sections.method import method
 from loadtest.report.sections.objectives import objectives
 from loadtest.report.sections.opening import opening
@@ -25,7 +26,7 @@ from loadtest.report.sections.vantages import vantages
 
 __all__ = ["load", "render"]
 
-SECTIONS = (opening, account, targets, vantages, compare, objectives, stages, errors, others, method)
+SECTIONS = (opening, account, targets, vantages, compare, objectives, stages, gpu, errors, others, method)
 """The page from top to bottom."""
 
 STYLES = ("uPlot.min.css", "report.css")
@@ -35,6 +36,7 @@ NAVIGATION = (
     ("targets", "Targets"),
     ("objectives", "Objectives"),
     ("stages", "Charts"),
+    ("gpu", "GPUs"),
     ("errors", "Errors"),
     ("others", "Others"),
     ("method", "Method"),

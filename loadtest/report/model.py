@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from loadtest.report.compare import Comparison
 from loadtest.report.others import Said
+from loadtest.report.telemetry import Devices, Source
 from loadtest.steady import WarmUp
 from loadtest.types import FAULT_OF, Metric, Plan
 from loadtest.validity import Judged, Stop
@@ -130,6 +131,7 @@ class StageFigures(Struct, kw_only=True):
     unknown_tokens: int = 0  # successes that did not say how many they have
     cost: Cost | None = None
     after_retries: AfterRetries | None = None
+    gpu: Devices | None = None
     ttft_ms: Stat = msgspec.field(default_factory=Stat)
     itl_ms: Stat = msgspec.field(default_factory=Stat)
     icl_ms: Stat = msgspec.field(default_factory=Stat)
@@ -154,6 +156,12 @@ class TargetFigures(Struct, kw_only=True):
     input_tokens: int | None = None
     output_tokens: int | None = None
     stages: dict[str, StageFigures] = {}
+
+
+class Gpu(Struct):
+    """How the sources of what GPUs and engines did answered."""
+
+    sources: dict[str, Source] = {}
 
 
 class StageFacts(Struct, kw_only=True):
@@ -193,6 +201,7 @@ class Summary(Struct, kw_only=True):
     compare: list[Comparison] = []
     vantages: list[Vantage] = []
     interrupted: bool = False
+    gpu: Gpu | None = None
 
 
 def summary_of(plain: Mapping[str, Any]) -> Summary:

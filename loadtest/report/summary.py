@@ -19,6 +19,7 @@ from msgspec import Struct
 from loadtest import __version__, metrics, steady, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
+from loadtest.report import telemetry
 from loadtest.report.compare import compare
 from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
 from loadtest.report.vantages import vantages
@@ -128,6 +129,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
             [stage.name for stage in plan.stages if stage.arrivals.get("kind") == "ramp"],
         ),
     }
+    _add_telemetry(out, read, groups)
     status = exit_status(out, account.interrupted)
     return out | {"exit_status": status, "outcome": _OUTCOMES[status] if status or plan.slos else "done"}
 
@@ -426,6 +428,15 @@ def _total(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _sum(values: Iterable[int | None]) -> int | None:
     known = [value for value in values if value is not None]
     return sum(known) if known else None
+
+
+def _add_telemetry(out: dict[str, Any], read: _Reader, groups: Sequence[Group]) -> None:
+    found = telemetry.sources(read.ask)
+    out["gpu"] = {"sources": msgspec.to_builtins(found)} if found else None
+    rates = {(s, t): out["targets"][t]["stages"][s]["output_tokens_per_s"] for s, t in groups}
+    devices = telemetry.devices(read.ask, rates) if found else {}
+    for stage, target in groups:
+        out["targets"][target]["stages"][stage]["gpu"] = telemetry.plain(devices.get((stage, target)))
 
 
 # The verdicts
