@@ -217,6 +217,25 @@ def mean_interval(mean: float, deviation: float, n: int, tail: float = TAIL) -> 
     return mean - half, mean + half
 
 
+def difference_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float | None, float | None]:
+    """Of the mean of `first` less that of `second`, independent samples of any variances: Welch's t, with Satterthwaite's
+    degrees of freedom (Welch, Biometrika 34, 1947). Unknown where a sample has fewer than two values or an infinite one."""
+    if min(len(first), len(second)) < 2 or inf in map(abs, (*first, *second)):
+        return None, None
+    means, errors = [], []
+    for sample in (first, second):
+        n, mean = len(sample), sum(sample) / len(sample)
+        means.append(mean)
+        errors.append((sum((value - mean) ** 2 for value in sample) / (n - 1) / n, n - 1))
+    variance = sum(error for error, _ in errors)
+    difference = means[0] - means[1]
+    if variance == 0:
+        return difference, difference
+    degrees = variance**2 / sum(error**2 / n for error, n in errors)
+    half = t_quantile(1 - TAIL, degrees) * sqrt(variance)
+    return difference - half, difference + half
+
+
 def ratio_interval(
     blocks: Sequence[tuple[float, float]], seed: int = 0, resamples: int = 1000, tail: float = TAIL
 ) -> tuple[float, float]:

@@ -324,3 +324,13 @@ def test_stats_that_cannot(text: str, says: str) -> None:
     with pytest.raises(ValueError, match="is not a stat") as raised:
         parse_stat(text)
     assert says in str(raised.value)
+
+
+def test_the_difference_of_two_means_has_welchs_interval() -> None:
+    """Worked out by hand: means 3 and 6, variances 2.5 and 10 of five each, so an error of 2.5 and 5.88 degrees of freedom."""
+    low, high = stats.difference_interval([1, 2, 3, 4, 5], [2, 4, 6, 8, 10])
+    assert low == pytest.approx(-3 - 2.4592 * 2.5**0.5, abs=2e-3)
+    assert high == pytest.approx(-3 + 2.4592 * 2.5**0.5, abs=2e-3)
+    assert stats.difference_interval([1.0], [1.0, 2.0]) == (None, None)
+    assert stats.difference_interval([1.0, math.inf], [1.0, 2.0]) == (None, None)
+    assert stats.difference_interval([3.0, 3.0], [1.0, 1.0]) == (2.0, 2.0)

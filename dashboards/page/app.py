@@ -7,21 +7,21 @@ from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dashboards.page import feed, runs, shell, views
+from dashboards.page import compare, feed, runs, shell, views
 from dashboards.page.board import board
 from dashboards.page.guard import Guard
 from dashboards.page.reader import Reader
 from dashboards.panels import DASHBOARDS
-from loadtest.report.markup import Child
+from loadtest.report.markup import Child, Html, h
 from loadtest.report.words import plural
 from loadtest.store import Store, StoreError
 
 OF_A_RUN = ("live", "gpu")
-"""Dashboards that show one run: the newest where none is named."""
+"""Dashboards that show one run: the newest where none is named. Probes go on all the time, beside it."""
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -32,6 +32,8 @@ def app(reader: Reader, token: str | None) -> ASGIApp:
         Route("/", pages.runs),
         Route("/assets/{version}/{name}", asset),
         Route("/events/{name}", pages.events),
+        Route("/compare", pages.compare),
+        Route("/compare/figures", pages.compared),
         *(Route(f"/{each.name}", pages.dashboard, name=each.name) for each in DASHBOARDS),
     ]
 
@@ -70,9 +72,10 @@ class Pages:
         query = request.query_params.multi_items()
         asked = views.asked(name, query)
         if name in OF_A_RUN and not asked.runs:
-            newest = await self._reader.ask(partial(runs.listed, most=1))
-            if newest:
-                return RedirectResponse(f"/{name}?{urlencode([('run', newest[0].run), *query])}", status_code=303)
+            known = await self._reader.ask(runs.listed)
+            if known:
+                newest = next((run for run in known if run.kind != "probe"), known[0])
+                return RedirectResponse(f"/{name}?{urlencode([('run', newest.run), *query])}", status_code=303)
             words = "No run is in this store yet. loadtest run PLAN makes one, and this page shows it while it goes on."
             return self._page(asked.dashboard.title, f"/{name}", shell.title(asked.dashboard.title), shell.empty(words))
         run = asked.runs[0] if asked.runs else ""
@@ -81,6 +84,29 @@ class Pages:
     async def events(self, request: Request) -> Response:
         asked = views.asked(request.path_params["name"], request.query_params.multi_items())
         return StreamingResponse(feed.events(self._reader, asked), media_type="text/event-stream")
+
+    async def compare(self, request: Request) -> Response:
+        chosen = list(filter(None, request.query_params.getlist("run")))
+        known = await self._reader.ask(runs.listed)
+        children: list[Child] = [shell.title("Two runs compared"), _choice(known, chosen)]
+        if len(chosen) == 2:
+            part = f"/compare/figures?{urlencode([('run', name) for name in chosen])}"
+            children.append(h("div", data_part=part, aria_busy="true", aria_live="polite"))
+        elif len(known) < 2:
+            children.append(shell.empty("There are no two runs in this store yet. loadtest run PLAN makes them."))
+        else:
+            children.append(shell.empty("Choose two runs: their plans and figures are then shown beside each other."))
+        return self._page("Compare", "/compare", *children)
+
+    async def compared(self, request: Request) -> Response:
+        names = request.query_params.getlist("run")
+        if len(names) != 2:
+            return HTMLResponse(shell.failed("Two runs are compared, no more and no fewer."), status_code=400)
+        try:
+            part = await self._reader.ask(partial(compare.compared, names=(names[0], names[1])))
+        except StoreError as e:
+            part = shell.failed(str(e))
+        return HTMLResponse(part)
 
     async def wrong_address(self, _: Request, error: Exception) -> Response:
         return self._page(
@@ -103,6 +129,26 @@ class Pages:
 def _runs(store: Store, before_ns: int) -> tuple[list[runs.Listed], dict[str, runs.Counted]]:
     found = runs.listed(store, before_ns, runs.A_PAGE + 1)
     return found, runs.counted(store, found[: runs.A_PAGE])
+
+
+def _choice(known: list[runs.Listed], chosen: list[str]) -> Html:
+    """Two selects, A and B."""
+    names = list(dict.fromkeys([*chosen, *(run.run for run in known)]))
+    plans = {run.run: run.plan_name for run in known}
+    selects = [
+        h(
+            "label",
+            h("span", f"Run {letter}"),
+            h(
+                "select",
+                h("option", "choose one", value=""),
+                [h("option", f"{name} {plans.get(name, '')}", value=name, selected=name == at) for name in names],
+                name="run",
+            ),
+        )
+        for letter, at in zip("AB", (*chosen[:2], "", ""), strict=False)
+    ]
+    return h("form", selects, h("button", "Compare"), id="controls", method="get", role="search", aria_label="Two runs")
 
 
 def _integer(request: Request, name: str, default: int) -> int:

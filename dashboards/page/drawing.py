@@ -17,17 +17,21 @@ from dashboards.page.units import Shown, shown
 from dashboards.types import Panel, Selection, Severity
 from loadtest.report.figures import Axis, Heat, Limit, Line, Mark, Spec, XAxis, short, spans_decades
 from loadtest.report.marks import COLORS
-from loadtest.report.words import NOT_KNOWN, count, listing, plural
+from loadtest.report.words import NOT_KNOWN, count, listing, plural, told_apart
 from loadtest.types import FAULT_OF
 
 Row = Mapping[str, Any]
 SHADES = {"p50": 1, "p90": 2, "p95": 2, "p99": 3, "p99.9": 3}
-DASHES: tuple[tuple[int, int] | None, ...] = (None, (7, 3), (2, 3), (10, 3, 2, 3)[:2], (4, 4))
 HOURS = [(float(hour), f"{hour:02d}:00") for hour in range(0, 25, 6)]
 MOST_NAMED = 4
+MOST_NAMED_POINTS = 8
 MOST_LINES = 40
 MOST_NAMED_LINES = 24
-LABEL_LENGTH = 20
+NAME_LENGTH = 16
+LABEL_LENGTH = 26
+MOST_QUIET = 8
+ASKED_FOR = ("offered",)
+"""Numbers that others are held against."""
 MOST_ROWS = 500
 MOST_BUCKETS = 2000
 NO_LABELS = ("time", "low", "high", "count", "state", "x", "y")
@@ -123,7 +127,7 @@ class Painter(Struct, frozen=True):
         if target in self.order:
             return f"t{self.order.index(target) % COLORS}"
         word = next((value for value in labels.values() if value in FAULT_OF), None)
-        return FAULT_OF[word] if word else f"t{position % COLORS}"
+        return FAULT_OF[word] if word else f"t{(len(self.order) + position) % COLORS}"
 
     @property
     def start_s(self) -> float:
@@ -196,36 +200,49 @@ def _values(
         place = round((seconds(row["time"]) - first) / painter.step_s)
         if not 0 <= place < len(grid):
             continue
-        group = tuple((label, row[label] or NOT_KNOWN) for label in labels)
+        group = _group(labels, row)
         for name in numbers:
             found.setdefault((group, name), [None] * len(grid))[place] = short(unit.scaled(row[name]))
     return found
 
 
 def _lines(painter: Painter, panel: Panel, found: Found, numbers: Sequence[str]) -> list[Line]:
-    """A hue for each target, or else for each group; of several percentiles the higher the stronger; other numbers by dash."""
+    """A hue for each target, or else for each group; of percentiles the higher the stronger; what was asked for dashed."""
     groups = list(dict.fromkeys(_but_stage(group) for group, _ in found))
     percentiles = [name for name in numbers if name in SHADES]
-    others = [name for name in numbers if name not in SHADES]
     ends = _ends(found)
+    short_names = _short_names(groups)
     lines = []
     for (group, number), values in found.items():
         own = _but_stage(group)
-        told = [_told(*pair) for pair in own] if len(groups) > 1 else []
-        told += [_word(number)] if len(numbers) > 1 else []
-        name = [_told(*pair) for pair in group] + ([_word(number)] if len(numbers) > 1 or not group else [])
+        word = [_word(number)] if len(numbers) > 1 else []
+        told = ([short_names[pair] for pair in own] if len(groups) > 1 else []) + word
+        name = [_told(*pair) for pair in group] + (word or ([] if group else [_word(number)]))
+        quiet = len(found) > MOST_QUIET and not any(values)  # many lines that never left 0 need no names
+        named = ends[own, number] == group and not quiet and len(found) <= MOST_NAMED_LINES
+        dashed = number in ASKED_FOR
         lines.append(
             Line(
-                label=cut(" ".join(told)) if ends[own, number] == group and len(found) <= MOST_NAMED_LINES else "",
+                label=cut(" ".join(told)) if named else "",
                 name=" ".join(name) or panel.title,
-                color=painter.color(dict(group), groups.index(own)),
+                color=painter.color(dict(group), groups.index(own) if group else numbers.index(number)),
                 shade=SHADES[number] if number in percentiles and len(percentiles) > 1 else 3,
-                dash=DASHES[others.index(number) % len(DASHES)] if number in others and group else None,
+                dash=(4, 4) if dashed else None,
+                width=1.25 if dashed else 1.75,
                 values=values,
                 points="alone",
             )
         )
     return lines
+
+
+def _short_names(groups: Sequence[Group]) -> dict[tuple[str, str], str]:
+    """Each label's value as short as its fellows allow, by label and value."""
+    out: dict[tuple[str, str], str] = {}
+    for label in dict.fromkeys(label for group in groups for label, _ in group):
+        values = list(dict.fromkeys(value for group in groups for name, value in group if name == label))
+        out |= {(label, v): _told(label, name) for v, name in told_apart(values, NAME_LENGTH).items()}
+    return out
 
 
 def _told(label: str, value: str) -> str:
@@ -317,7 +334,8 @@ def heatmap(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
             key = (place, edges.index(low))
             counts[key] = counts.get(key, 0) + int(row["count"])
     targets = {row.get("target", "") for row in rows}
-    color = painter.color({"target": targets.pop()}, 0) if len(targets) == 1 else "ink-2"
+    only = targets.pop() if len(targets) == 1 else ""
+    color = painter.color({"target": only}, 0) if only else "ink-2"
     scaled = [unit.scaled(edge) or 0.0 for edge in edges]
     spec = Spec(
         kind="heat",
@@ -329,30 +347,35 @@ def heatmap(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
         group="time",
     )
     total = sum(counts.values())
-    return Drawing(panel.name, "ok", f"{plural(total, 'value')}; the darker a cell, the more of them.", spec)
+    return Drawing(panel.name, "ok", f"{plural(total, 'value')}; the stronger a cell, the more of them.", spec)
 
 
 def scatter(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
     labels, _ = split(panel, rows[0])
     across, up = shown(panel.x_unit, [r["x"] for r in rows]), shown(panel.unit, [r["y"] for r in rows])
+    known = [r for r in rows if r["x"] is not None and r["y"] is not None]
     points = sorted(
-        ((across.scaled(r["x"]), up.scaled(r["y"]), tuple(r[label] for label in labels)) for r in rows),
-        key=lambda point: point[0] or 0,
+        ((across.scaled(r["x"]), up.scaled(r["y"]), _group(labels, r)) for r in known), key=lambda p: p[0] or 0
     )
-    points = [point for point in points if point[0] is not None and point[1] is not None]
     groups = list(dict.fromkeys(group for _, _, group in points))
-    lines = [
-        Line(
-            label=" ".join(group),
-            name=" ".join(group),
-            color=painter.color(dict(zip(labels, group, strict=True)), i),
-            values=[short(y) if of == group else None for _, y, of in points],
-            points=True,
-            joined=panel.lines,
-            width=1.75 if panel.lines else 0,
+    telling = _telling(groups)
+    lines = []
+    for i, group in enumerate(groups):
+        shade = SHADES.get(dict(group).get("stat", ""), 3)
+        name = " ".join(_told(*pair) for pair in group)
+        told = " ".join(_told(*pair) for pair in group if pair[0] in telling)
+        lines.append(
+            Line(
+                label=cut(told) if len(groups) <= MOST_NAMED_POINTS or shade == 3 else "",
+                name=name,
+                color=painter.color(dict(group), i),
+                shade=shade,
+                values=[short(y) if of == group else None for _, y, of in points],
+                points=True,
+                joined=panel.lines,
+                width=1.75 if panel.lines else 0,
+            )
         )
-        for i, group in enumerate(groups)
-    ]
     of_day: dict[str, Any] = {"max": 24.0, "ticks": HOURS} if panel.x_unit == "hour" else {}
     spec = Spec(
         kind="line",
@@ -361,14 +384,24 @@ def scatter(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
         series=lines,
         limits=_limits(panel, up),
     )
-    return Drawing(panel.name, "ok", f"{plural(len(points), 'moment')}, one point each.", spec)
+    return Drawing(panel.name, "ok", f"{plural(len(points), 'point')}.", spec)
+
+
+def _group(labels: Sequence[str], row: Row) -> Group:
+    return tuple((label, row[label] or NOT_KNOWN) for label in labels)
+
+
+def _telling(groups: Sequence[Group]) -> set[str]:
+    """The labels that tell groups apart: what all of them share needs no saying."""
+    labels = list(dict.fromkeys(label for group in groups for label, _ in group))
+    return {label for label in labels if len({dict(group)[label] for group in groups}) > 1} or set(labels[-1:])
 
 
 def figures(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
     """Stats and bars: a figure for each row and number."""
     labels, numbers = split(panel, rows[0])
     out: list[Figure] = []
-    for position, row in enumerate(rows[:MOST_ROWS]):
+    for row in rows[:MOST_ROWS]:
         about = {label: row[label] or NOT_KNOWN for label in labels}
         for name in numbers:
             unit = shown(panel.units.get(name, panel.unit), [row[name]])
@@ -379,7 +412,7 @@ def figures(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
                     figure=unit.text(row[name]).removesuffix(unit.suffix).strip(),
                     unit=unit.suffix,
                     value=short(number_of(row[name])),
-                    color=painter.color(about, position) if labels else "",
+                    color=painter.color(about, 0) if labels else "",
                     severity=severity(panel, row[name]),
                     href=_first_link(painter, panel, row),
                 )
@@ -402,17 +435,18 @@ def _joined(unit: str) -> str:
 def state_timeline(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
     """A lane for each set of labels; a state holds for its bucket, and what was not looked at stays empty."""
     labels, _ = split(panel, rows[0])
-    lanes: dict[tuple[str, ...], list[Segment]] = {}
+    lanes: dict[Group, list[Segment]] = {}
     for row in rows:
         start = seconds(row["time"])
-        segments = lanes.setdefault(tuple(row[label] for label in labels), [])
+        segments = lanes.setdefault(_group(labels, row), [])
         last = segments[-1] if segments else None
         if last and last.state == row["state"] and start - last.end < painter.step_s / 2:
             last.end = start + painter.step_s
         else:
             segments.append(Segment(start, start + painter.step_s, int(row["state"])))
+    telling = _telling(list(lanes))
     drawn = [
-        Lane(" ".join(group), painter.color(dict(zip(labels, group, strict=True)), i), segments)
+        Lane(" ".join(_told(*pair) for pair in group if pair[0] in telling), painter.color(dict(group), i), segments)
         for i, (group, segments) in enumerate(sorted(lanes.items()))
     ]
     severities = [severity(panel, i) or "ok" for i in range(len(panel.states))]

@@ -20,7 +20,7 @@ from dashboards.types import Panel
 from loadtest.store import Store, StoreError
 
 EVERY_S = 1.0
-SHARE = 0.25
+SHARE = 0.5
 
 
 async def events(reader: Reader, asked: Asked) -> AsyncIterator[bytes]:

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 from dashboards.panels import DASHBOARDS
 from loadtest.report.markup import Child, Html, h
 
-PLACES = (("/", "Runs"), *((f"/{each.name}", each.title) for each in DASHBOARDS))
+PLACES = (("/", "Runs"), *((f"/{each.name}", each.title) for each in DASHBOARDS), ("/compare", "Compare"))
 OF_A_RUN = ("live", "gpu", "request")
 """Dashboards to which the run that one looks at goes along."""
 OF_THE_REPORT = ("uPlot.min.css", "report.css", "uPlot.iife.min.js", "charts.js", "uPlot.LICENSE")

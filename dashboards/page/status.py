@@ -50,6 +50,7 @@ def _run(view: View, run: Listed) -> Html:
     stage = next((e.stage for e in reversed(of_run) if e.event == "stage_started"), "")
     took = seconds(max(0, run.ended_ns - run.started_ns) / 1e9)
     parts = [
+        run.plan_name,
         f"in stage {stage}" if run.going_on and stage else "",
         f"began {utc(run.started_ns)}",
         f"{'for ' if run.going_on else 'took '}{took}",

@@ -19,7 +19,7 @@ from loadtest.report.gather import step_for
 from loadtest.store import Store
 
 NS = 1_000_000_000
-POINTS = 180
+POINTS = 120
 FEWEST_S = 2  # what is sampled once a second, and not to the millisecond, has a value in each bucket of two
 RANGES_S = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000,

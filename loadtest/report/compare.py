@@ -69,7 +69,7 @@ def compare(
     if len(targets) < 2:
         return []
     compared = [name for name, rounds in stages.items() if rounds >= FEWEST_ROUNDS]
-    figures = _by_round(ask, slos) if compared else {}
+    figures = by_round(ask, slos) if compared else {}
     return [
         Comparison(
             stage=stage,
@@ -93,7 +93,7 @@ def _keys(slos: Sequence[Slo]) -> list[Key]:
     return list(dict.fromkeys([*COMPARED, *((slo.metric, slo.stat) for slo in slos)]))
 
 
-def _by_round(ask: Callable[[str], list[Row]], slos: Sequence[Slo]) -> dict[tuple[str, str, int], Row]:
+def by_round(ask: Callable[[str], list[Row]], slos: Sequence[Slo]) -> dict[tuple[str, str, int], Row]:
     """The figures of each stage, target and round; pooled values one metric at a time, as sorting them takes memory."""
     keys = _keys(slos)
     pooled = [name for name, _ in keys if METRICS[name].kind == "pooled"]

@@ -78,11 +78,8 @@
       return;
     }
     el.querySelector(".answer").textContent = drawing.answer;
-    if (drawing.shape.kind in shapes) {
-      plot.replaceChildren(shapes[drawing.shape.kind](drawing.shape));
-      return;
-    }
-    drawChart(panel, plot, drawing);
+    if (drawing.shape.kind in shapes) plot.replaceChildren(shapes[drawing.shape.kind](drawing.shape));
+    else drawChart(panel, plot, drawing);
     if (figures?.open) fillFigures(panel);
   }
 
@@ -113,7 +110,8 @@
   function fillFigures(panel) {
     const { shape, links } = panel.drawing;
     const box = panel.el.querySelector(".figures .scroll");
-    box.replaceChildren(shape.heat ? heatTable(shape) : lineTable(shape, links ?? []));
+    if (shape.kind === "states") box.replaceChildren(statesTable(shape));
+    else box.replaceChildren(shape.heat ? heatTable(shape) : lineTable(shape, links ?? []));
   }
 
   const utc = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ");
@@ -140,6 +138,13 @@
       make("tr", {}, make("th", { scope: "row" }, atX(shape, shape.x.values[x])),
         make("td", {}, `${number.format(edges[y])} to ${number.format(edges[y + 1])}`), make("td", {}, number.format(n))));
     return filled([shape.x.label, shape.y.label, "how many"], rows, shape);
+  }
+
+  function statesTable({ lanes, words }) {
+    const rows = lanes.flatMap((lane) => lane.segments.map((s) => make("tr", {}, make("th", { scope: "row" }, lane.name),
+      make("td", {}, utc(s.start)), make("td", {}, utc(s.end)), make("td", {}, words[s.state]))));
+    return make("table", {}, make("thead", {}, make("tr", {}, ...["", "from, UTC", "to, UTC", "state"].map((word) => make("th", { scope: "col" }, word)))),
+      make("tbody", {}, ...rows));
   }
 
   const filled = (head, rows, shape) =>
@@ -202,7 +207,8 @@
     if (shownStatus === status.head + status.happened) return;
     shownStatus = status.head + status.happened;
     document.getElementById("status").innerHTML = status.head; /* markup of the server's own, escaped there */
-    document.getElementById("happened").innerHTML = status.happened;
+    const happened = document.getElementById("happened"); /* where a run is shown */
+    if (happened) happened.innerHTML = status.happened;
   }
 
   function pauses() {

@@ -9,7 +9,6 @@ drawing.py made; text comes in through textContent only. */
     warn: "M8 4.6v4.2m0 2.2v.4",
     bad: "m5.4 5.4 5.2 5.2m0-5.2-5.2 5.2",
   };
-  const number = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 3 });
 
   function make(tag, about = {}, ...children) {
     const el = document.createElement(tag);
@@ -78,15 +77,12 @@ drawing.py made; text comes in through textContent only. */
         rect.append(draw("title", {}, `${lane.name}: ${words[s.state]}, ${clock(s.start, days)} to ${clock(s.end, days)} UTC`));
         return rect;
       });
-      const held = lane.segments.reduce((sum, s) => sum + (s.end - s.start), 0);
-      const good = lane.segments.filter((s) => severities[s.state] === "ok").reduce((sum, s) => sum + (s.end - s.start), 0);
-      const share = held ? `${number.format((100 * good) / held)}%` : "–";
       return make("tr", {}, make("th", { scope: "row" }, dot(lane.color), lane.name),
-        make("td", { class: "lane" }, draw("svg", about, draw("line", { x1: 0, x2: 1000, y1: 19.5, y2: 19.5 }), ...parts)), make("td", {}, share));
+        make("td", { class: "lane" }, draw("svg", about, draw("line", { x1: 0, x2: 1000, y1: 19.5, y2: 19.5 }), ...parts)));
     });
     const from = make("span", {}, `${clock(start, days)}`);
     const to = make("span", {}, `${clock(end, days)} UTC`);
-    const axis = make("tr", {}, make("td"), make("td", { class: "axis" }, make("div", {}, from, to)), make("td"));
+    const axis = make("tr", {}, make("td"), make("td", { class: "axis" }, make("div", {}, from, to)));
     const legend = words.map((word, i) => make("li", {}, make("i", { class: `block ${severities[i]}` }), word));
     return make("div", {}, make("table", { class: "states full" }, make("tbody", {}, ...rows, axis)), make("ul", { class: "legend" }, ...legend));
   }

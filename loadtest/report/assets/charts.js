@@ -21,6 +21,7 @@ scripts has the table beside the chart. */
   const FONT = '11px Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
   const SHADE_PERCENT = { 1: 38, 2: 66, 3: 100 };
   const LABEL_GAP_PX = 13;
+  const NEAR_PX = 70;
   const DAY_S = 86400;
   const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
   const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200];
@@ -96,6 +97,9 @@ scripts has the table beside the chart. */
         .sort((a, b) => a.y - b.y);
       const gap = LABEL_GAP_PX * ratio;
       const bottom = u.bbox.top + u.bbox.height;
+      [...labels].sort((a, b) => b.x - a.x).forEach((l, i, all) => { /* names that would touch stand in one column */
+        if (i && all[i - 1].x - l.x < NEAR_PX * ratio) l.x = all[i - 1].x;
+      });
       for (const x of new Set(labels.map((l) => l.x))) {
         const column = labels.filter((l) => l.x === x);
         column.forEach((l, i) => (l.y = Math.max(l.y, i ? column[i - 1].y + gap : u.bbox.top)));
@@ -152,6 +156,7 @@ scripts has the table beside the chart. */
     return (u) => {
       const { ctx } = u;
       const ratio = devicePixelRatio;
+      let last = Infinity; /* words that would lie over others are left out */
       for (const limit of spec.limits ?? []) {
         const y = u.valToPos(limit.y, "y", true);
         if (!(y >= u.bbox.top && y <= u.bbox.top + u.bbox.height)) continue;
@@ -166,7 +171,8 @@ scripts has the table beside the chart. */
         ctx.font = FONT.replace("11px", `${11 * ratio}px`);
         ctx.textAlign = "left";
         ctx.textBaseline = y - u.bbox.top > 16 * ratio ? "bottom" : "top";
-        ctx.fillText(limit.label, u.bbox.left + 4 * ratio, y + (ctx.textBaseline === "bottom" ? -3 : 3) * ratio);
+        if (Math.abs(last - y) > LABEL_GAP_PX * ratio) ctx.fillText(limit.label, u.bbox.left + 4 * ratio, y + (ctx.textBaseline === "bottom" ? -3 : 3) * ratio);
+        last = y;
         ctx.restore();
       }
     };
@@ -332,7 +338,11 @@ scripts has the table beside the chart. */
     context.font = `500 ${FONT}`;
     const inks = drawn.map((s) => inkOf(el, s));
     const labelled = spec.kind === "line" && drawn.length > 0;
-    const widths = drawn.map((s) => (endsEarly(s) ? 0 : context.measureText(s.label).width));
+    /* a line that ends early has its name where it ends, and the rest of the plot as room for it */
+    const widths = drawn.map((s) => {
+      const rest = endsEarly(s) ? (1 - lastKnown(s.values) / (s.values.length - 1)) * (size.width - 90) : 0;
+      return Math.max(0, context.measureText(s.label).width - rest);
+    });
     const right = labelled ? 14 + Math.max(...widths) : spec.x.unit === "utc" ? 24 : 8;
     const tip = spec.heat ? heatTip(spec) : tooltip(spec, drawn, colors);
     const hooks = { init: [tip.init], setCursor: [tip.setCursor], draw: [limits(spec, el), verticalMarks(spec, el)] };

@@ -1,0 +1,97 @@
+"""`make pictures`: plays the incident of examples/incident.py, and takes the pictures of docs/dashboards.md of it.
+
+With --store of an incident that was played already, that one is shown. Each picture is of one dashboard, in light and dark.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlencode
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from dashboards.page.links import stamp
+from dashboards.page.serve import serving
+from loadtest.store import Store, open_store
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+ALONE = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+WIDTH, MOST_BYTES = 1360, 900_000
+HEIGHTS = {"live": 1400, "providers": 1240, "gpu": 1330, "request": 1300}
+WITHIN_MS = 120_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", help="of an incident that was played already")
+    parser.add_argument("--minutes", type=float, default=2, help="how long the incident is that is played otherwise")
+    parser.add_argument("--out", type=Path, default=PICTURES)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        store = options.store or played(Path(scratch), options.minutes)
+        options.out.mkdir(parents=True, exist_ok=True)
+        with open_store(store) as opened:
+            opened.migrate()
+            take(opened, options.out)
+
+
+def played(scratch: Path, minutes: float) -> str:
+    store = str(scratch / "store")
+    command = [sys.executable, str(ROOT / "examples" / "incident.py"), "--store", store, "--minutes", str(minutes)]
+    subprocess.run([*command, "--out", str(scratch / "out")], check=True)
+    return store
+
+
+def take(store: Store, out: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        raise SystemExit("pictures are taken with chromium, which is not installed: apt-get install chromium")
+    addresses = addresses_of(store)
+    with serving(store) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(ALONE))
+        for scheme in ("light", "dark"):
+            context = browser.new_context(
+                viewport={"width": WIDTH, "height": 1000}, color_scheme=scheme, reduced_motion="reduce"
+            )
+            for name, query in addresses.items():
+                path = out / f"{name}-{scheme}.png"
+                take_one(context.new_page(), f"{url}{name}?{urlencode(query)}", path, HEIGHTS[name])
+                print(path, path.stat().st_size)
+        browser.close()
+
+
+def addresses_of(store: Store) -> dict[str, dict[str, str]]:
+    """What each picture shows: the run under load, the probes beside it, the slowest request of those that succeeded."""
+    sql = "SELECT run, started_ns, ended_ns, plan_name FROM runs ORDER BY started_ns"
+    found = {row["plan_name"]: row for row in store.query(sql)}
+    load = found["incident"]
+    slow = (
+        "SELECT trace_id FROM requests WHERE run = {run:String} AND error = '' ORDER BY done_ns - sent_ns DESC LIMIT 1"
+    )
+    [slowest] = store.query(slow, {"run": load["run"]})
+    time = {"from": stamp(load["started_ns"] / 1e9 - 5), "to": stamp(load["ended_ns"] / 1e9 + 5)}
+    run = {"run": load["run"]}
+    return {"live": run, "providers": time, "gpu": run, "request": {**run, "trace": slowest["trace_id"]}}
+
+
+def take_one(tab: Page, address: str, path: Path, height: int) -> None:
+    tab.goto(address)
+    expect(tab.locator("html[data-feed=ended]")).to_have_count(1, timeout=WITHIN_MS)
+    for chart in tab.locator(".plot[role=img]").all():
+        chart.scroll_into_view_if_needed()
+        expect(chart.locator("canvas")).to_have_count(1)
+    tab.evaluate("() => scrollTo(0, 0)")
+    tab.mouse.move(0, 0)
+    tab.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
+    tab.close()
+    if path.stat().st_size > MOST_BYTES:
+        raise SystemExit(f"{path} is larger than {MOST_BYTES:,} bytes; take less of the page")
+
+
+if __name__ == "__main__":
+    main()
