@@ -138,8 +138,8 @@ def test_the_report_shows_what_there_is_and_what_there_is_not() -> None:
     for words in ("50.0%", "98.0%", "611 W", "4.32 J", "2.00 Wh in all", "495 MHz", "12.1 s thermal", "2 timeout"):
         assert words in page, words
     assert "not provided" in page
-    rows = page.count("<tr>") - 2 - 1  # heads, and the source
-    assert rows == sum(len(target.stages) for target in (first, *others))
+    rows = page.count("<tr>") - 3 - 1  # heads, and the source
+    assert rows == 2 * sum(len(target.stages) for target in (first, *others))
 
 
 def test_samples_are_found_though_the_store_holds_other_runs(store: Store) -> None:

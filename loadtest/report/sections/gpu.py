@@ -22,14 +22,18 @@ def gpu(report: Report) -> Html:
     title = h("h2", "What did the GPUs do meanwhile?")
     if report.summary.gpu is None:
         return h("section", title, h("div", NOTHING, class_="empty"), id="gpu")
-    body = [_row(index, target, stage, found) for index, target, stage, found in _groups(report)]
-    head = [
-        h("th", word, scope="col", class_="left" if at < 2 else None)
-        for at, word in enumerate(("Target", "Stage", *COLUMNS))
-    ]
-    table = h("table", h("thead", h("tr", head)), h("tbody", body), class_="full")
-    parts = (h("p", LEAD, class_="lead"), h("div", table, class_="scroll"), _sources(report.summary.gpu.sources))
-    return h("section", title, parts, id="gpu")
+    parts = (_table(report, GPUS), _table(report, ENGINES), _sources(report.summary.gpu.sources))
+    return h("section", title, h("p", LEAD, class_="lead"), parts, id="gpu")
+
+
+Columns = dict[str, Callable[[Devices], Html | str]]
+
+
+def _table(report: Report, columns: Columns) -> Html:
+    body = [_row(columns, *group) for group in _groups(report)]
+    words = ("Target", "Stage", *columns)
+    head = [h("th", word, scope="col", class_="left" if at < 2 else None) for at, word in enumerate(words)]
+    return h("div", h("table", h("thead", h("tr", head)), h("tbody", body), class_="full"), class_="scroll")
 
 
 def _groups(report: Report) -> Iterator[tuple[int, str, str, Devices | None]]:
@@ -38,11 +42,11 @@ def _groups(report: Report) -> Iterator[tuple[int, str, str, Devices | None]]:
             yield index, name, stage, figures.gpu
 
 
-def _row(index: int, target: str, stage: str, found: Devices | None) -> Html:
+def _row(columns: Columns, index: int, target: str, stage: str, found: Devices | None) -> Html:
     who = (h("th", named(index, target), scope="row", class_="left name"), h("td", stage, class_="left name"))
     if found is None:
-        return h("tr", who, h("td", NOT_PROVIDED, colspan=len(COLUMNS), class_="left"))
-    return h("tr", who, [h("td", cell(found)) for cell in COLUMNS.values()])
+        return h("tr", who, h("td", NOT_PROVIDED, colspan=len(columns), class_="left"))
+    return h("tr", who, [h("td", cell(found)) for cell in columns.values()])
 
 
 def _figure(field: str, shown: Callable[[float], str], most: bool = True) -> Callable[[Devices], Html | str]:
@@ -81,12 +85,12 @@ def _energy(found: Devices) -> Html | str:
     )
 
 
-def _devices(found: Devices) -> str:
-    return f"{count(found.gpus) if found.gpus else '–'} / {count(found.engines) if found.engines else '–'}"
+def _number(n: int) -> str:
+    return count(n) if n else NOT_PROVIDED
 
 
-COLUMNS: dict[str, Callable[[Devices], Html | str]] = {
-    "GPUs / engines": _devices,
+GPUS: Columns = {
+    "GPUs": lambda found: _number(found.gpus),
     "Utilization": _figure("utilization", percent),
     "Power": _figure("power_w", lambda v: quantity(v, "W")),
     "Energy per output token": _energy,
@@ -94,10 +98,13 @@ COLUMNS: dict[str, Callable[[Devices], Html | str]] = {
     "Temperature": _figure("temperature_c", lambda v: f"{sig3(v)} °C"),
     "Clock": _figure("clock_hz", lambda v: f"{v / 1e6:,.0f} MHz", most=False),
     "Clock held down": _held_back,
-    "Running": _figure("running", sig3),
+}
+ENGINES: Columns = {
+    "Engines": lambda found: _number(found.engines),
+    "Requests running": _figure("running", sig3),
     "Waiting": _figure("queue_length", sig3),
     "Batch": _figure("batch_size", sig3),
-    "KV cache": _figure("kv_cache_utilization", percent),
+    "KV cache taken": _figure("kv_cache_utilization", percent),
 }
 
 
