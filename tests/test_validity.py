@@ -277,8 +277,9 @@ def test_results_that_do_not_fit_and_a_clock_that_is_set(simulator: str, store: 
     """The worker may keep 2 kB for its host instead of 64 MB, and its clock jumps by 300 ms."""
     code = tmp_path / "mischief.py"
     code.write_text(
-        "import __main__, time\n"
-        "__main__.OUTBOX_LIMIT_BYTES = 2000\n"
+        "import time\n"
+        "from loadtest import outbox\n"
+        "outbox.OUTBOX_LIMIT_BYTES = 2000\n"
         "begun, true_time_ns = time.monotonic(), time.time_ns\n"
         "time.time_ns = lambda: true_time_ns() + (300_000_000 if time.monotonic() - begun > 1.5 else 0)\n"
     )
