@@ -22,6 +22,7 @@ TOOLS = ROOT / ".tools"
 def shared() -> Iterator[tuple[Path, Path]]:
     """What the chart has from elsewhere, since helm reads no file outside it: original and copy."""
     yield ROOT / "deploy/clickhouse/config.xml", CHART / "files/clickhouse-config.xml"
+    yield ROOT / "deploy/grafana/provisioning/alerting/loadtest.yaml", CHART / "files/alerting.yaml"
     for dashboard in sorted((ROOT / "dashboards/grafana/dashboards").glob("*.json")):
         yield dashboard, CHART / "files/dashboards" / dashboard.name
 

@@ -106,3 +106,18 @@ def test_what_compose_mounts_is_there(services: dict[str, dict[str, Any]], secre
     assert {os.path.basename(secret["file"]) for secret in compose["secrets"].values()} <= made
     plan = DEPLOY / "plans" / "simulator.yaml"
     assert yaml.safe_load(plan.read_text())["targets"][0]["url"].split("/")[2].split(":")[0] in services
+
+
+def test_grafana_finds_its_files_its_store_and_its_password(services: dict[str, dict[str, Any]]):
+    grafana = services["grafana"]
+    mounted = {volume.split(":")[1]: DEPLOY / volume.split(":")[0] for volume in grafana["volumes"] if volume[0] == "."}
+    provisioning = mounted["/etc/grafana/provisioning"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/loadtest.yaml").read_text())["providers"]
+    assert list(mounted[provider["options"]["path"]].glob("*.json"))
+    (source,) = yaml.safe_load((provisioning / "datasources/loadtest.yaml").read_text())["datasources"]
+    assert source["jsonData"]["host"] in services
+    assert set(grafana["networks"]) & set(services[source["jsonData"]["host"]]["networks"])
+    password = re.fullmatch(r"\$__file\{/run/secrets/(.+)\}", source["secureJsonData"]["password"])
+    assert password
+    assert password[1] in grafana["secrets"]
+    assert source["type"] in grafana["environment"]["GF_PLUGINS_PREINSTALL_SYNC"]
