@@ -1,6 +1,7 @@
 # make demo   set up and run the main job         make test   set up, lint, types, tests
 # make dashboards-types   check Grafana's dashboards against Grafana's own types (needs npm)
 # make chart  lint, render and validate the Helm chart (builds helm and kubeconform with Go)
+# make containers   execute the containers' commands and configuration without an engine (Go; root for namespaces)
 # make lock   resolve the lock files anew
 # make test-cluster   test Ray clusters of several nodes, and networks between them (as root)
 # make test-external   test against servers that nobody here wrote
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-external lint chart lock bench bench-definitions dashboards-types
+.PHONY: demo test test-cluster test-external lint chart containers lock bench bench-definitions dashboards-types
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -83,6 +84,30 @@ KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0
 
 chart: .tools/chart.stamp
 	@$(BIN)/python -m helm.check
+
+BUILDER := go.opentelemetry.io/collector/cmd/builder@v0.161.0
+COMPOSE_SPEC := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+
+.tools/containers.stamp: tests/containers/otelcol.yaml Makefile
+	@command -v go >/dev/null || { echo "Executing the containers needs Go 1.26 or newer, to build the Collector."; exit 1; }
+	@echo "Building the OpenTelemetry Collector and the validator of compose files into .tools: five minutes the first time."
+	@GOBIN=$(CURDIR)/.tools/build go install -trimpath $(COMPOSE_SPEC) $(BUILDER)
+	@mkdir -p .tools/bin && mv .tools/build/cmd .tools/bin/compose-spec
+	@.tools/build/builder --config tests/containers/otelcol.yaml --set dist.output_path=$(CURDIR)/.tools/build/otelcol --skip-strict-versioning --skip-compilation
+	@cd .tools/build/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(CURDIR)/.tools/bin/otelcol .
+	@touch $@
+
+# As deploy/Dockerfile does.
+.venv-image/stamp: requirements-image.lock requirements-sbom.lock deploy/Dockerfile
+	@test -x .venv-image/bin/python || $(PYTHON) -m venv --without-pip .venv-image
+	@test -x .venv-image-tools/bin/python || $(PYTHON) -m venv .venv-image-tools
+	@.venv-image-tools/bin/pip --python .venv-image/bin/python install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-image.lock
+	@.venv-image-tools/bin/pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-sbom.lock
+	@touch $@
+
+containers: .venv/dev.stamp .tools/containers.stamp .venv-image/stamp
+	@.venv-image-tools/bin/pip --python .venv-image/bin/python install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	$(BIN)/pytest tests/containers
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
