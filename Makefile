@@ -2,6 +2,7 @@
 # make dashboards-types   check Grafana's dashboards against Grafana's own types (needs npm)
 # make chart  lint, render and validate the Helm chart (builds helm and kubeconform with Go)
 # make containers   execute the containers' commands and configuration without an engine (Go; root for namespaces)
+# make dashboards-go   check that the store answers the Go client of Grafana's ClickHouse plugin (needs go)
 # make lock   resolve the lock files anew
 # make test-cluster   test Ray clusters of several nodes, and networks between them (as root)
 # make test-external   test against servers that nobody here wrote
@@ -9,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-external lint chart containers lock bench bench-definitions dashboards-types
+.PHONY: demo test test-cluster test-external lint chart containers lock bench bench-definitions dashboards-types dashboards-go
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -108,6 +109,12 @@ COMPOSE_SPEC := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 containers: .venv/dev.stamp .tools/containers.stamp .venv-image/stamp
 	@.venv-image-tools/bin/pip --python .venv-image/bin/python install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	$(BIN)/pytest tests/containers
+
+tests/grafana_go/client: tests/grafana_go/main.go tests/grafana_go/go.mod tests/grafana_go/go.sum
+	cd tests/grafana_go && go build -o client .
+
+dashboards-go: .venv/dev.stamp tests/grafana_go/client
+	$(BIN)/pytest tests/test_grafana_go.py
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock
