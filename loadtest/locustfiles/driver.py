@@ -151,11 +151,19 @@ class LocustDriver(Driver):
         self.snapshot.phase = "storing"
         self.fleet.call("close")
         self._wait(lambda: all(s.finished for s in self._statuses), CLOSE_WITHIN_S)
+        self.snapshot.places = self.fleet.places()
         self.snapshot.phase = "done"
+        self.snapshot.hosts = [replace(status, samples=[]) for status in self.snapshot.hosts]  # they were shown
         if self._master.lost:
-            self.snapshot.lost_hosts = [*self.snapshot.lost_hosts, self.fleet.workers]
+            self._book_lost_master()
         self.view(self.snapshot)
         return named(self.snapshot)
+
+    def _book_lost_master(self) -> None:
+        """The load ended before its time, and not by the endpoint's doing: as with a worker that is lost."""
+        number = self.fleet.workers
+        self.snapshot.lost_hosts = [*self.snapshot.lost_hosts, number]
+        self.snapshot.losses[number] = f"Locust's master ended in mid-run; see {self._master.log_path}"
 
     def _poll(self) -> None:
         if (told := self._master.report) is not None:
