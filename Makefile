@@ -6,11 +6,12 @@
 # make lock   resolve the lock files anew
 # make test-cluster   test Ray clusters of several nodes, and networks between them (as root)
 # make test-external   test against servers that nobody here wrote
+# make test-locust-examples   run Locust's own examples, unmodified, on the fleet (fetches them from GitHub)
 # make bench   measure precision and cost against a server that keeps the truth     make bench-definitions   other tools' definitions
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-external lint chart containers lock bench bench-definitions dashboards-types dashboards-go
+.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-definitions dashboards-types dashboards-go
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -115,6 +116,18 @@ tests/grafana_go/client: tests/grafana_go/main.go tests/grafana_go/go.mod tests/
 
 dashboards-go: .venv/dev.stamp tests/grafana_go/client
 	$(BIN)/pytest tests/test_grafana_go.py
+
+LOCUST_GIT ?= https://github.com/locustio/locust
+LOCUST_COMMIT := 407343d0f5ab84a32f41f6f9a7c991188d10a55a
+.locust-examples/stamp:
+	@git init -q .locust-examples
+	@git -C .locust-examples fetch -q --depth 1 $(LOCUST_GIT) $(LOCUST_COMMIT)
+	@git -C .locust-examples checkout -q FETCH_HEAD
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target .locust-examples/packages bidict==0.24.1 cssselect==1.6.0 dnspython==2.9.2 flask-login==0.6.3 grpc-interceptor==0.15.4 grpcio==1.85.3 lxml==6.1.3 paho-mqtt==2.2.0 protobuf==7.36.2 pyquery==2.1.0 python-engineio==4.15.1 python-socketio==5.18.1 simple-websocket==1.1.0 websocket-client==1.9.2 wsproto==1.3.2
+	@touch $@
+
+test-locust-examples: .venv/dev.stamp .locust-examples/stamp
+	PYTHONPATH=.locust-examples/packages $(BIN)/python tests/external/locust_examples.py .locust-examples $(EXAMPLES)
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock

@@ -81,6 +81,10 @@ class Rpc(User):
         self.environment.events.request.fire(request_type="xmlrpc", name="answer", response_length=0, exception=failed,
             response_time=(time.perf_counter() - begun) * 1000, context={})
     @task
+    def odd(self):
+        self.environment.events.request.fire(request_type="odd", name="odd", response_time=None, response_length=0,
+            exception=None, response=ServerProxy(self.host), start_time="now", url=object())
+    @task
     def broken(self): raise LookupError("of the author")
 """
 SHAPED = """
@@ -212,7 +216,7 @@ def test_each_request_of_an_unmodified_file_is_a_row(store: Store, server: Serve
     assert by_target(store, snapshot) == table
     assert set(table) == {
         "GET /hello?n=1", "POST /error", "GET lost things", "GET /fast", "GET /checked", "GET /forgiven", "GET /refused",
-        "xmlrpc answer",
+        "xmlrpc answer", "odd odd",
     }  # fmt: skip
     assert adds_up(booked)
     assert booked.integrity.sent == booked.integrity.stored == sum(n for n, _ in table.values()) > 100
@@ -228,7 +232,7 @@ def test_each_request_of_an_unmodified_file_is_a_row(store: Store, server: Serve
         "GET /hello?n=1": ("", "", 200), "GET /fast": ("", "", 200), "GET /forgiven": ("", "", 500),
         "POST /error": ("http_5xx", "endpoint", 500), "GET lost things": ("http_4xx", "client", 404),
         "GET /checked": ("failed", "endpoint", 200), "GET /refused": ("connect", "network", None),
-        "xmlrpc answer": ("failed", "endpoint", None),
+        "xmlrpc answer": ("failed", "endpoint", None), "odd odd": ("", "", None),
     }  # fmt: skip
     detail = {
         row["target"]: row["d"] for row in rows(store, snapshot, "target, any(error_detail) AS d", "GROUP BY target")
@@ -247,6 +251,9 @@ def _facts_are_facts(found: list[dict[str, Any]]) -> None:
         assert (row["streamed"], row["clock"], row["token_source"]) == (False, "user", "unknown")
         assert row["chunk_offset_ns"] == []
         assert row["first_byte_ns"] is row["output_tokens"] is row["due_ns"] is None
+        if row["target"] == "odd odd":
+            assert row["sent_ns"] is None, "it had no response time"
+            continue
         assert row["started_ns"] == row["sent_ns"] < row["done_ns"]
         assert (row["stage"], row["kind"]) == ("load", "load")
         assert row["operation"] == ("xmlrpc" if row["target"].startswith("xmlrpc") else "http")

@@ -6,10 +6,11 @@ got round to it.
 """
 
 import gc
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -172,38 +173,40 @@ class LocustWorker:
 
     def _on_request(
         self,
-        request_type: str,
-        name: str,
-        response_time: float | None,
-        response_length: int | None,
+        request_type: Any,
+        name: Any,
+        response_time: Any,
+        response_length: Any,
         exception: Any = None,
         response: Any = None,
-        start_time: float | None = None,
-        url: str | None = None,
+        start_time: Any = None,
+        url: Any = None,
         **_: Any,
     ) -> None:
+        """Whatever a client of the author's own puts into the event: Locust has counted it, so it is a row."""
         now_ns = time.time_ns()
-        duration_ns = None if response_time is None else round(response_time * 1e6)
-        started_ns = now_ns - (duration_ns or 0) if start_time is None else round(start_time * 1e9)
         own = getattr(response, "result", None)
         if isinstance(own, Result):
             self._hand_over(self._as_called(own, request_type, name, exception, url))
             return
+        duration_ms, started_s = _number(response_time), _number(start_time)
+        duration_ns = None if duration_ms is None else round(duration_ms * 1e6)
+        started_ns = now_ns - (duration_ns or 0) if started_s is None else round(started_s * 1e9)
         status = getattr(response, "status_code", None) or None
         result = self._result(
             self._known(target_name(request_type, name)),
             started_ns=started_ns,
             sent_ns=None if duration_ns is None else started_ns,
             done_ns=now_ns if duration_ns is None else started_ns + duration_ns,
-            status=status if isinstance(status, int) else None,
-            response_bytes=max(int(response_length or 0), 0),
-            attributes=self._attributes(str(request_type), str(name), url),
+            status=status if isinstance(status, int) and 100 <= status < 1000 else None,
+            response_bytes=max(round(_number(response_length) or 0), 0),
+            attributes=self._attributes(request_type, name, url),
         )
         result.error, result.error_detail = outcome(exception, result.status)
         _note_headers(result, getattr(response, "headers", None))
         self._hand_over(result)
 
-    def _as_called(self, own: Result, request_type: str, name: str, exception: Any, url: str | None) -> Result:
+    def _as_called(self, own: Result, request_type: Any, name: Any, exception: Any, url: Any) -> Result:
         """What InferenceUser's wire saw, whole; the verdict is the locustfile's."""
         identity = self._result(self._known(target_name(request_type, name)), started_ns=0, done_ns=0)
         result = replace(
@@ -264,7 +267,8 @@ class LocustWorker:
         self._problems[f"more than {MOST_NAMES} names of requests; give those with an id in their path one `name`"] = 1
         return f"{name.partition(' ')[0]} {MORE_NAMES}"
 
-    def _attributes(self, request_type: str, name: str, url: str | None) -> dict[str, str]:
+    def _attributes(self, request_type: Any, name: Any, url: Any) -> dict[str, str]:
+        request_type, name = str(request_type or ""), str(name or "")
         kind = "http" if request_type.upper() in HTTP else request_type.lower()
         return {
             "gen_ai.operation.name": kind[:64],
@@ -274,14 +278,11 @@ class LocustWorker:
             **self._address(url),
         }
 
-    def _address(self, url: str | None) -> dict[str, str]:
+    def _address(self, url: Any) -> dict[str, str]:
         """Of the server, never the path: it may hold what is secret."""
-        origin = "/".join((url or "").split("/", 3)[:3])
+        origin = "/".join(str(url or "").split("/", 3)[:3])
         if origin not in self._addresses and len(self._addresses) < MOST_NAMES:
-            parts = urlsplit(origin)
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            known = {"server.address": parts.hostname, "server.port": str(port)} if parts.hostname else {}
-            self._addresses[origin] = known
+            self._addresses[origin] = _server(origin)
         return self._addresses.get(origin, {})
 
     # what the host and the master say
@@ -326,8 +327,21 @@ def _status_of_main() -> int:
     return 0
 
 
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _server(origin: str) -> dict[str, str]:
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return {}
+    return {"server.address": parts.hostname, "server.port": str(port)} if parts.hostname else {}
+
+
 def _note_headers(result: Result, headers: Any) -> None:
-    if headers is None or not hasattr(headers, "get"):
+    if not isinstance(headers, Mapping):  # whatever it is, to look into it may be a call of its own
         return
     for name in REQUEST_ID_HEADERS:
         if value := headers.get(name.decode()):
