@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from loadtest import spans
 from loadtest.gpu.names import SAMPLED
 from loadtest.gpu.scrape import Scrape
-from loadtest.gpu.scraper import columns
+from loadtest.gpu.scraper import COLUMNS, Encoder
 from loadtest.gpu.series import Series
 from loadtest.rounds import SEQS
 from loadtest.store import Store
@@ -109,9 +110,9 @@ def sample(store: Store, run: str, samples: Sequence[Sample], every_s: float = 1
         series = Series(each.name, SAMPLED[each.name].unit, table, attributes, hardware=True)
         at_ns = START_NS + ns(each.at_ms)
         scrapes.append(Scrape("s", at_ns, from_ns=at_ns - ns(each.age_ms), samples=[(series, each.value)]))
-    for table in ("gauge", "sum"):
-        if rows := columns(scrapes, table):
-            store.insert(f"otel_metrics_{table}", rows)
+    for table, columns in COLUMNS.items():
+        if rows := Encoder().rows(scrapes, table):
+            store.insert_rows(f"otel_metrics_{table}", columns, rows, uuid4().hex)
     store.insert("gpu_sources", {
         "run": [run], "source": ["s"], "kind": ["dcgm"], "url": [""], "targets": [{"t": ["*"]}],
         "every_s": [every_s], "stale_s": [stale_s], "since": [START_NS - 60_000_000_000],

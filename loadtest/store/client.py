@@ -112,6 +112,18 @@ class Store:
         except UnicodeEncodeError:
             self._insert(table, {name: _encodable(values) for name, values in columns.items()}, token)
 
+    def insert_rows(self, table: str, columns: Sequence[str], rows: bytes, token: str) -> None:
+        """As `insert`, of rows that the caller has encoded: ClickHouse's RowBinary, in the order of `columns`. For rows of
+        which most is always the same, encoding them costs a tenth of what columns of Python values do."""
+        with _mapped(self.address):
+            self._client.raw_insert(
+                table,
+                column_names=list(columns),
+                insert_block=rows,
+                settings={**EXACTLY_ONCE, "insert_deduplication_token": token},
+                fmt="RowBinary",
+            )
+
     def query(self, sql: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Rows of a query; `{name:Type}` in it is bound to `params[name]` by the server.
 

@@ -49,13 +49,21 @@ def _row(columns: Columns, index: int, target: str, stage: str, found: Devices |
     return h("tr", who, [h("td", cell(found)) for cell in columns.values()])
 
 
-def _figure(field: str, shown: Callable[[float], str], most: bool = True) -> Callable[[Devices], Html | str]:
+def _requests(field: str) -> Callable[[Devices], Html | str]:
+    return _figure(field, sig3, extreme=lambda v: f"most {count(round(v))}")
+
+
+def _figure(
+    field: str, shown: Callable[[float], str], extreme: Callable[[float], str] | None = None, least: bool = False
+) -> Callable[[Devices], Html | str]:
     def cell(found: Devices) -> Html | str:
         value: Meanwhile | None = getattr(found, field)
         if value is None:
             return NOT_PROVIDED
-        extreme = f"most {shown(value.most)}" if most else f"least {shown(value.least)}"
-        return h("span", shown(value.mean), h("div", extreme, class_="small"))
+        edge = (
+            f"least {shown(value.least)}" if least else extreme(value.most) if extreme else f"most {shown(value.most)}"
+        )
+        return h("span", shown(value.mean), h("div", edge, class_="small"))
 
     return cell
 
@@ -96,14 +104,14 @@ GPUS: Columns = {
     "Energy per output token": _energy,
     "Memory": _memory,
     "Temperature": _figure("temperature_c", lambda v: f"{sig3(v)} °C"),
-    "Clock": _figure("clock_hz", lambda v: f"{v / 1e6:,.0f} MHz", most=False),
+    "Clock": _figure("clock_hz", lambda v: f"{v / 1e6:,.0f} MHz", least=True),
     "Clock held down": _held_back,
 }
 ENGINES: Columns = {
     "Engines": lambda found: _number(found.engines),
-    "Requests running": _figure("running", sig3),
-    "Waiting": _figure("queue_length", sig3),
-    "Batch": _figure("batch_size", sig3),
+    "Requests running": _requests("running"),
+    "Waiting": _requests("queue_length"),
+    "Batch": _requests("batch_size"),
     "KV cache taken": _figure("kv_cache_utilization", percent),
 }
 
