@@ -49,6 +49,7 @@ AT_ONCE = 32  # requests that are not streamed
 STEPS = (64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048)  # streams
 MOST_STEPS = 4
 KEPT_UP = 0.9
+PARTIES = 3
 FULL_ENOUGH = 0.8 * FULL
 RAMP_S, STAGE_S = 1.1, 2.3
 START_LEAD_S = 0.2
@@ -166,8 +167,9 @@ def text(calibration: Calibration) -> Iterator[str]:
     most = calibration.loads[-1]
     if most.chunks_per_s < KEPT_UP * most.offered_per_s:
         yield f"  The endpoint was to send {most.offered_per_s:,.0f} a second: this machine is too small for both of them."
-    elif calibration.cores < 2:
-        yield "  Endpoint and worker shared one core, so these errors are of both."
+    elif calibration.cores < PARTIES:
+        shared = "one core" if calibration.cores == 1 else f"{calibration.cores} cores"
+        yield f"  Endpoint, worker and this command shared {shared}: the pauses of each are in these errors."
 
 
 def text_of_plan(plan: Plan, able: Capacity) -> Iterator[str]:

@@ -84,6 +84,8 @@ def test_how_it_is_told() -> None:
     assert "chunks of streams         50,000 /s       14 µs of CPU each" in words
     assert "       64     6,200   20%    0.011    0.050    0.001    0.020" in words
     assert "too small" not in words
+    assert "shared" not in words
+    assert "this command shared 2 cores: the pauses of each" in "\n".join(calibrate.text(made(cores=2)))
     slow = made(loads=[msgspec.structs.replace(made().loads[0], chunks_per_s=4000)])
     assert "was to send 6,277 a second: this machine is too small for both" in "\n".join(calibrate.text(slow))
     plan = plans.parse(PLAN.format(url="http://127.0.0.1:1"), "/")
