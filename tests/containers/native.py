@@ -37,7 +37,7 @@ done
 cp -a /etc "$root/etc"
 mount --rbind /proc "$root/proc"; mount --rbind /dev "$root/dev"; mount --rbind /sys "$root/sys"
 mount -t tmpfs tmpfs "$root/dev/shm"
-cp "$hosts" "$root/etc/hosts"
+cp "$hosts" "$root/etc/hosts"; echo "nameserver 127.0.0.1" > "$root/etc/resolv.conf"  # refuses at once; hosts are enough
 for path in $tmpfs; do mkdir -p "$root$path"; mount -t tmpfs -o uid="$UID_" tmpfs "$root$path"; done
 for pair in $binds; do
     source=${pair%%:*} target=${pair#*:}
