@@ -483,7 +483,8 @@ def _advice(summary: Summary) -> str:
             return "run the undecided stages longer, by the requests named above"
         return "see beside each undecided objective what it lacks"
     if state == "none":
-        return "add `slos:` to the plan, so that the next run is judged"
+        where = "give --slo" if summary.locustfile else "add `slos:` to the plan"
+        return f"{where}, so that the next run is judged"
     return "raise the load until an objective breaks: so much they can carry"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
+from loadtest.locustfiles.names import named
 from loadtest.rounds import round_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Watch:
 
     def take(self, snapshot: "Snapshot") -> Progress:
         """Every snapshot must come by here, in order: its samples are new, and told once. One that comes twice is no harm."""
+        snapshot = named(snapshot)
         self._begin_stage(snapshot)
         self._keep(snapshot)
         plan, index = snapshot.plan, snapshot.stage

@@ -19,6 +19,7 @@ from msgspec import Struct
 from loadtest import plan as plans
 from loadtest import rounds, spans, telemetry
 from loadtest.errors import UserError
+from loadtest.locustfiles.names import named
 from loadtest.run import Snapshot, StageTimes
 from loadtest.store import Address, Store, StoreError
 from loadtest.telemetry import Point
@@ -104,6 +105,7 @@ class Recorder:
         )
 
     def note(self, snapshot: Snapshot) -> None:
+        snapshot = named(snapshot)
         due = snapshot.phase == "done" or snapshot.now_ns - self._pointed_ns >= EVERY_S * 1e9
         points = list(_points(snapshot)) if due else []
         with self._lock:

@@ -115,6 +115,7 @@ class Snapshot(Struct):
     places: list[Place] = field(default_factory=list)  # of each worker
     interrupted: bool = False
     phase: str = "starting"  # starting, waiting (for a test to be started by hand), running, draining, storing, done
+    of_locustfile: bool = False  # its counts bring the names of their targets: locustfiles/names.py
     notes: list[str] = field(default_factory=list)  # what else a view may show of the load
 
 

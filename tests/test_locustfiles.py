@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import requests
 
@@ -24,6 +25,7 @@ from loadtest.account import account
 from loadtest.detach import new_run_id
 from loadtest.errors import PlanError, RunFailed
 from loadtest.locustfiles import options
+from loadtest.locustfiles.names import named
 from loadtest.locustfiles.options import Options
 from loadtest.locustfiles.outcomes import outcome
 from loadtest.locustfiles.session import LOOPBACK, Load
@@ -211,8 +213,15 @@ def test_each_request_of_an_unmodified_file_is_a_row(store: Store, server: Serve
         tmp_path, EVERYTHING, server, workers=2, run_time="2s", exclude_tags=["never"],
         more=["--json-file", str(own), "--who", "sk-secret-of-the-author"],
     )  # fmt: skip
-    snapshot, booked = drive(asked, store, tmp_path)
+    handed_on: list[Snapshot] = []  # as to `loadtest attach`
+    snapshot, booked = drive(
+        asked,
+        store,
+        tmp_path,
+        lambda s: handed_on.append(msgspec.msgpack.decode(msgspec.msgpack.encode(s), type=Snapshot)),
+    )
     table = locusts_table(own)
+    assert {target.name for target in named(handed_on[-1]).plan.targets} == set(table)
     assert by_target(store, snapshot) == table
     assert set(table) == {
         "GET /hello?n=1", "POST /error", "GET lost things", "GET /fast", "GET /checked", "GET /forgiven", "GET /refused",

@@ -1,7 +1,7 @@
 """The driver of a run whose load Locust makes: it starts Locust's master, watches it and the hosts, and ends in order.
 
 The master says who does what and when; the hosts' workers say what came of it. To what watches and adds up, a test is a
-stage and a request's name a target: `named` makes such a snapshot of what the workers have told so far.
+stage and a request's name a target (names.py).
 """
 
 import os
@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from loadtest.errors import RunFailed
-from loadtest.frames import StageCount, TargetCount, Unpacker
+from loadtest.frames import Unpacker
 from loadtest.locustfiles import options
 from loadtest.locustfiles.frames import (
     MasterCommand,
@@ -27,6 +27,7 @@ from loadtest.locustfiles.frames import (
     decode_frame,
     pack,
 )
+from loadtest.locustfiles.names import named
 from loadtest.run import (
     CLOSE_WITHIN_S,
     INTERRUPT_DRAIN_S,
@@ -131,8 +132,8 @@ class LocustDriver(Driver):
     def __init__(
         self, plan: Plan, run: str, fleet: Fleet, view: View, interrupts: Interrupts, master: Master, page: str
     ) -> None:
-        super().__init__(plan, run, fleet, self._show, interrupts)
-        self._shown_by = view
+        super().__init__(plan, run, fleet, view, interrupts)
+        self.snapshot.of_locustfile = True
         self._master = master
         self._page = page
 
@@ -203,25 +204,6 @@ class LocustDriver(Driver):
 
     def _stop(self, drain_s: float) -> None:
         self._master.stop(drain_s)
-
-    def _show(self, snapshot: Snapshot) -> None:
-        self._shown_by(named(snapshot))
-
-
-def named(snapshot: Snapshot) -> Snapshot:
-    """The snapshot as if its plan had the requests' names for targets: every count has one of each, in one order."""
-    names = options.in_locusts_order({name for host in snapshot.hosts for c in host.stages for name in c.names})
-    hosts = [replace(host, stages=[_in_order(count, names) for count in host.stages]) for host in snapshot.hosts]
-    return replace(snapshot, plan=_with_names(snapshot.plan, names), hosts=hosts)
-
-
-def _in_order(count: StageCount, names: Sequence[str]) -> StageCount:
-    of = dict(zip(count.names, count.targets, strict=True))
-    return replace(count, targets=[of.get(name, TargetCount()) for name in names])
-
-
-def _with_names(plan: Plan, names: Sequence[str]) -> Plan:
-    return replace(plan, targets=[options.target(name) for name in names])
 
 
 def _with_stage(plan: Plan, index: int) -> Plan:
