@@ -230,6 +230,8 @@ def test_every_step_has_a_row_though_a_source_is_gone(store: Store, simulator: s
     with Scraper(gpu, {}, {"loadtest.run": "both"}, store.address, lambda: steps.append(1)) as scraper:
         until(lambda: len(steps) >= 4)
     assert scraper.given_up == 0
+    assert scraper.tally["gone"].failed == scraper.tally["gone"].scrapes == scraper.tally["there"].scrapes
+    assert scraper.tally["gone"].last_failure.startswith(("connect, ", "late, "))
     up = rows(store, "both", "up")
     assert [row["value"] for row in up if row["a"]["loadtest.source"] == "there"].count(1.0) >= 4
     failed = [row for row in up if row["a"]["loadtest.source"] == "gone"]

@@ -1,5 +1,7 @@
 """What the parts of a plan must agree on: each rule broken once, and what looks like a mistake and is none."""
 
+from pathlib import Path
+
 import pytest
 
 from loadtest import plan
@@ -267,3 +269,51 @@ def test_validity(validity: str, problem: str) -> None:
     (unknown,) = problems_of(filled(more="validity: {x: 1}"))
     assert unknown.startswith("validity.x is no rule; it must be one of worker_lost, ")
     assert plan.parse(filled(more="validity: {schedule_lag: 100}"), "/").validity == {"schedule_lag": 100}
+
+
+SOURCE = 'name: n, url: "http://h:9400/metrics", targets: {fast: ["0"]}'
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        (SOURCE.replace("http:", "ftp:"), "url must be http:// or https://, a host, and the path of its metrics"),
+        (SOURCE.replace("http://h:9400/metrics", "http://[h"), "url must be http:// or https://"),
+        (SOURCE.replace("h:9400", "me:secret@h"), "url holds a user name or a password; take it out and set key"),
+        (SOURCE.replace("/metrics", "/metrics?token=x"), "url holds a secret in its parameter token"),
+        (SOURCE.replace("fast", "fats"), "targets is 'fats'; did you mean fast?"),
+        (SOURCE.replace('["0"]', "[]"), 'targets.fast has no device; write ["*"] for all of this source'),
+        (f"{SOURCE}, kind: nvml", "url is given; leave it out, nvml reads the GPUs of the machine that drives the run"),
+        (f"{SOURCE}, metrics: {{q: Queue Length}}", "metrics.q is 'Queue Length'; it must be a name such as engine."),
+    ],
+)
+def test_a_gpu_source_that_cannot_be(source: str, problem: str) -> None:
+    found = problems_of(filled(more=f"gpu: {{sources: [{{{source}}}]}}"))
+    assert [line.startswith(f"gpu.sources[0].{problem}") for line in found] == [True], found
+    assert "secret" not in "".join(found).replace("a secret", "")
+
+
+def test_gpu_sources_that_can_be() -> None:
+    assert problems_of(filled(more=f"gpu: {{sources: [{{{SOURCE}}}, {{name: here, kind: nvml}}], every_s: 0.5}}")) == []
+    twice = problems_of(filled(more=f"gpu: {{sources: [{{{SOURCE}}}, {{{SOURCE}}}]}}"))
+    assert twice == ["gpu.sources[1].name is 'n', as is that of gpu.sources[0]; give each a name of its own"]
+    number = problems_of(filled(more='gpu: {sources: [{name: n, url: "http://h", targets: {fast: [0]}}]}'))
+    assert number == ["gpu.sources[0].targets.fast[0] is 0; it must be text: put it in quotes"]
+
+
+def test_an_objective_of_gpus_needs_gpus() -> None:
+    slo = "slos: [{metric: gpu_utilization, stat: p50, limit: 50}]"
+    assert problems_of(filled(more=slo)) == [
+        "slos[0].metric is 'gpu_utilization', but no source of gpu: names its target; add one, with targets"
+    ]
+    assert problems_of(filled(more=f"{slo}\ngpu: {{sources: [{{{SOURCE}}}]}}")) == []
+
+
+def test_keys_of_sources_are_theirs_alone(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("of-the-exporter\n")
+    read = plan.parse(filled(more=f"gpu: {{sources: [{{{SOURCE}, key: file:key}}]}}"), tmp_path)
+    assert plan.resolve_gpu_keys(read) == {"n": "of-the-exporter"}
+    assert plan.resolve_keys(read) == {}  # which go to the workers
+    (tmp_path / "key").unlink()
+    with pytest.raises(PlanError, match=r"gpu source n has no usable key: the file .*key is empty or not there"):
+        plan.resolve_gpu_keys(read)

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from loadtest.store import Address
 from loadtest.types import Plan
 
+FAILED_SHARE = 0.1
+"""Of the scrapes of a source: if more failed, whoever ran it is told on the terminal as well as in the report."""
+
 
 @contextmanager
 def sampled(plan: Plan, keys: Mapping[str, str], run: str, address: Address) -> Iterator[None]:
@@ -23,5 +26,9 @@ def sampled(plan: Plan, keys: Mapping[str, str], run: str, address: Address) -> 
     scraper = Scraper(plan.gpu, keys, {"loadtest.run": run, "loadtest.kind": plan.kind}, address)
     with scraper:
         yield
+    for name, tally in scraper.tally.items():
+        if tally.failed > FAILED_SHARE * tally.scrapes:
+            failed = f"failed in {tally.failed} of {tally.scrapes} scrapes: {tally.last_failure}"
+            print(f"warning: gpu source {name} {failed}", file=sys.stderr)
     if scraper.given_up:
         print(f"warning: {scraper.given_up} samplings of GPUs and engines were not stored", file=sys.stderr)

@@ -31,8 +31,21 @@ MOST_MISSED = 60
 """Steps in a row that are booked one by one."""
 
 
+class Tally:
+    def __init__(self) -> None:
+        self.scrapes = self.failed = 0
+        self.last_failure = ""
+
+    def add(self, scrape: Scrape) -> None:
+        self.scrapes += 1
+        if scrape.error:
+            self.failed += 1
+            self.last_failure = f"{scrape.error}, {scrape.detail}"
+
+
 class Scraper:
-    """Within `with`. Raises PlanError where a source can never answer. `latest` holds each source's last scrape."""
+    """Within `with`. Raises PlanError where a source can never answer. `latest` holds each source's last scrape, `tally` how
+    many there were of it and how many of them failed."""
 
     def __init__(
         self,
@@ -43,6 +56,7 @@ class Scraper:
         on_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.latest: dict[str, Scrape] = {}
+        self.tally: dict[str, Tally] = {source.name: Tally() for source in gpu.sources}
         self.given_up = 0
         self._gpu = gpu
         self._common = common
@@ -81,6 +95,8 @@ class Scraper:
             scrapes = late + await asyncio.gather(*(source.scrape() for source in self._sources))
             step = max(step, now) + 1
             self.latest |= {scrape.source: scrape for scrape in scrapes}
+            for scrape in scrapes:
+                self.tally[scrape.source].add(scrape)
             self._on_step()
             if self._writer:
                 self._writer.add(scrapes)
