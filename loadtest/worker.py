@@ -1,4 +1,4 @@
-"""The Locust worker process: wait until due, fire, hand over the Result. The only Locust code.
+"""The worker process: wait until due, fire, hand over the Result; or, for a locustfile, Locust's own worker (locustfiles/).
 
 It is a child of a host (host.py), which talks to it as frames.py says: Locust may monkey-patch everything here and nothing
 there. A Locust `Environment` with one `User` follows the plan, and Locust's events fire, so that listeners work; the shots

@@ -496,4 +496,5 @@ def test_the_command_judges_and_reports(server: Server, tmp_path: Path) -> None:
     assert summary["targets"]["GET /hello"]["requests"] == server.asked["GET /hello"] > 0
     report = (tmp_path / "out/report.html").read_text()
     assert "loadtest run --locustfile locustfile.py --users 2" in report
+    assert "user space: an answer's time" in report
     assert "Do the targets differ" not in report, "names of requests are not rivals"

@@ -89,8 +89,9 @@ def _ways(summary: Summary) -> list[tuple[str, Html | str]]:
 
 def _health(report: Report) -> list[tuple[str, Html | str]]:
     own = report.summary.generator
+    clock = own.clock or ("user" if report.summary.locustfile else None)  # Locust's clients know no first byte
     return [
-        ("Clock", CLOCKS.get(own.clock, own.clock or NOT_KNOWN)),
+        ("Clock", CLOCKS.get(clock, clock or NOT_KNOWN)),
         ("Schedule lag", f"p50 {_ms(own.schedule_lag_ms.p50)}, p99 {_ms(own.schedule_lag_ms.p99)}: from due to begun"),
         ("Read lag", f"p50 {_ms(own.read_lag_ms.p50)}, p99 {_ms(own.read_lag_ms.p99)}: from arrived to read"),
         ("Stamp uncertainty", f"p99 {_ms(own.uncertainty_ms.p99)}, largest {_ms(own.uncertainty_ms.max)}"),
