@@ -291,6 +291,16 @@ def test_the_counters_for_dcgm_are_those_that_are_read() -> None:
     assert all(len(field) == 3 and field[1].strip() in ("gauge", "counter", "label") for field in fields)
     read = {rule.metric for rule in RULES["dcgm"]}
     assert {field[0] for field in fields if field[1].strip() != "label"} <= read
-    assert {r.metric for r in RULES["dcgm"] if r.name.startswith("gpu.throttle")} - {f[0] for f in fields} == {
-        "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS"  # the older name of CLOCKS_EVENT_REASONS
+    left_out = {r.metric for r in RULES["dcgm"] if r.name.startswith("gpu.throttle")} - {f[0] for f in fields}
+    assert left_out == {  # an older name of CLOCKS_EVENT_REASONS, and counters that an older DCGM does not know
+        "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+        *(rule.metric for rule in RULES["dcgm"] if rule.metric.endswith("_NS")),
     }
+
+
+def test_newer_and_older_counters_of_one_reason_are_one() -> None:
+    labels = '{gpu="0",UUID="a"}'
+    newer = f"DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_POWER_CAP_NS{labels} 2e9\n"
+    older = f"DCGM_FI_DEV_POWER_VIOLATION{labels} 3e9\n"
+    for text in (newer + older, older + newer):
+        assert values(read("dcgm", text), "reason") == {("gpu.throttle.time", "power"): 3.0}

@@ -95,6 +95,15 @@ _DCGM_VIOLATIONS = tuple(
         ("BOARD_LIMIT", "board_limit"),
         ("RELIABILITY", "reliability"),
     )
+) + tuple(  # of newer DCGM, beside the older ones
+    _throttled(f"DCGM_FI_DEV_CLOCKS_EVENT_REASON_{word}_NS", reason, 1e-9)
+    for word, reason in (
+        ("SW_POWER_CAP", "power"),
+        ("SW_THERM_SLOWDOWN", "thermal"),
+        ("HW_THERM_SLOWDOWN", "hw_thermal"),
+        ("HW_POWER_BRAKE_SLOWDOWN", "power_brake"),
+        ("SYNC_BOOST", "sync_boost"),
+    )
 )
 _AMD_VIOLATIONS = tuple(
     _throttled(f"gpu_violation_{word}_residency_percentage", reason, PERCENT)
