@@ -270,6 +270,16 @@ def test_a_step_that_was_missed_is_booked_as_late(store: Store, simulator: str) 
     assert len({row["at_ns"] // 200_000_000 for row in up}) == len(up)  # one row a step, no step twice
 
 
+def test_a_fault_of_ours_ends_the_sampling_and_not_the_run(store: Store, simulator: str) -> None:
+    def fault() -> None:
+        raise ZeroDivisionError("of ours")
+
+    gpu = Gpu(sources=[source(f"{simulator}/gpu/metrics")], every_s=0.1)
+    with Scraper(gpu, {}, {"loadtest.run": "fault"}, store.address, fault) as scraper:
+        until(lambda: scraper.failure)
+    assert scraper.failure == "ZeroDivisionError: of ours"
+
+
 def test_what_the_store_does_not_take_is_counted(simulator: str) -> None:
     nowhere = Address(scheme="http", host="127.0.0.1", port=free_port(), user="u", password="", database="d")
     writer = Writer(nowhere, Gpu(sources=[source(simulator)]), "r")

@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from struct import Struct
 from typing import Any
@@ -63,10 +64,14 @@ class Scraper:
         self._on_step = on_step
         self._sources = [Source(source, keys.get(source.name), common, gpu.every_s) for source in gpu.sources]
         self._writer = Writer(address, gpu, common["loadtest.run"]) if address else None
+        self._writing: asyncio.Task[None] | None = None
+        self._written_s = 0.0
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._go()), name="scraper", daemon=True)
+        self.failure = ""
+        """Why it stopped by itself, which it should not."""
+        self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
     def __enter__(self) -> "Scraper":
         self._thread.start()
@@ -75,41 +80,54 @@ class Scraper:
 
     def __exit__(self, *_: object) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._stop.set)
+        with suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+
+    def _run(self) -> None:
+        """Whatever goes wrong here must not end the run, nor go unsaid."""
+        try:
+            asyncio.run(self._go())
+        except Exception as e:  # noqa: BLE001
+            self.failure = f"{type(e).__name__}: {e}"
 
     async def _go(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._running.set()
-        writing: asyncio.Task[None] | None = None
-        written_s = 0.0
+        try:
+            await self._sample()
+        finally:
+            for source in self._sources:
+                await source.close()
+            if self._writing:
+                await self._writing
+            if self._writer:
+                await asyncio.to_thread(self._writer.close)
+                self.given_up = self._writer.given_up
+
+    async def _sample(self) -> None:
         step_ns = int(self._gpu.every_s * 1e9)
         step = (time.time_ns() + step_ns // 2) // step_ns
         while not await self._stopped_before(step * step_ns + step_ns // 2):
             now = time.time_ns() // step_ns
-            late = [
-                s.missed(n * step_ns + step_ns // 2)
-                for n in islice(range(step, now), MOST_MISSED)
-                for s in self._sources
-            ]
+            missed = [n * step_ns + step_ns // 2 for n in islice(range(step, now), MOST_MISSED)]
+            late = [source.missed(at_ns) for at_ns in missed for source in self._sources]
             scrapes = late + await asyncio.gather(*(source.scrape() for source in self._sources))
             step = max(step, now) + 1
             self.latest |= {scrape.source: scrape for scrape in scrapes}
             for scrape in scrapes:
                 self.tally[scrape.source].add(scrape)
+            self._store(scrapes)
             self._on_step()
-            if self._writer:
-                self._writer.add(scrapes)
-                if time.monotonic() - written_s >= WRITE_EVERY_S and (writing is None or writing.done()):
-                    written_s = time.monotonic()
-                    writing = asyncio.create_task(asyncio.to_thread(self._writer.write))
-        for source in self._sources:
-            await source.close()
-        if self._writer:
-            if writing:
-                await writing
-            await asyncio.to_thread(self._writer.close)
-            self.given_up = self._writer.given_up
+
+    def _store(self, scrapes: Sequence[Scrape]) -> None:
+        if self._writer is None:
+            return
+        self._writer.add(scrapes)
+        idle = self._writing is None or self._writing.done()
+        if idle and time.monotonic() - self._written_s >= WRITE_EVERY_S:
+            self._written_s = time.monotonic()
+            self._writing = asyncio.create_task(asyncio.to_thread(self._writer.write))
 
     async def _stopped_before(self, at_ns: int) -> bool:
         try:
