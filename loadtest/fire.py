@@ -8,7 +8,6 @@ bytes lack. A stream whose terminal marker came is a success, however its connec
 
 import re
 import time
-import weakref
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -48,7 +47,7 @@ class Fire:
         references = [target.tokenizer or plan.tokenizer for target in plan.targets]
         self._tokenizers = [tokens.opened(path) if path else None for path in references]
         self._forms = [Form.of(target, keys) for target in plan.targets]
-        self._flights: weakref.WeakKeyDictionary[gevent.Greenlet, Flight] = weakref.WeakKeyDictionary()
+        self._flights: dict[gevent.Greenlet, Flight] = {}
         self._wire = Wire(plan.targets, keys)
 
     def __call__(

@@ -12,6 +12,7 @@ from loadtest.frames import Frame, Report, StageCount, pack
 
 REPORT_EVERY_S = 0.1
 FLUSH_EVERY_S = 0.025
+FLUSH_AT_BYTES = 64 << 10
 OUTBOX_LIMIT_BYTES = 64 << 20
 
 
@@ -29,6 +30,8 @@ class Outbox:
             self.dropped += 1
         else:
             self._buffer += pack(frame)
+            if len(self._buffer) > FLUSH_AT_BYTES:
+                self.flush()
 
     def flush(self) -> bool:
         """Write what the pipe takes; True when nothing is left."""

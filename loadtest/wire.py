@@ -1,8 +1,9 @@
 """HTTP/1.1 and TLS over raw sockets with kernel timestamps. The only socket code.
 
-One libev watcher a connection; its callback reads with `recvmsg`, feeds the HTTP parser and notes when. Events and
-JSON are parsed after the answer has ended: the stamps make that harmless, and it is half the cost of a greenlet woken
-per chunk. The greenlet of a request sleeps in its `Flight` until the answer is whole, has failed, or somebody ends it.
+A connection is called when it has something to read (lookout.py): it reads with `recvmsg`, feeds the HTTP parser and
+notes when. Events and JSON are parsed after the answer has ended: the stamps make that harmless, and it is half the cost
+of a greenlet woken per chunk. The greenlet of a request sleeps in its `Flight` until the answer is whole, has failed, or
+somebody ends it.
 
 What the HTTP parser does not know is decided here: the end of a connection, 1xx answers, answers to HEAD, what follows
 a body. Idle connections are kept per target, the last used first, and no request ever waits for one: where none is
@@ -33,8 +34,9 @@ import httptools
 from gevent import getcurrent
 
 from loadtest import codings, proxies, stamps, trust
+from loadtest.lookout import Lookout
 from loadtest.proxies import Proxy
-from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, PollClock, Segments, TcpInfo
+from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, Segments, TcpInfo
 from loadtest.types import ErrorWord, Target, Timeouts
 
 T = TypeVar("T")
@@ -344,18 +346,18 @@ class Answer:
 
 
 class Connection:
-    """A socket, its watcher, and the answer that it is being read into, if any.
+    """A socket, and the answer that it is being read into, if any.
 
     `on_readable` runs for every chunk and is the hot path of the product: what can be done once an answer, or after
     it, is not done here.
     """
 
     __slots__ = (
-        "_bytes_before", "_into", "_polls", "_retransmits", "_segments", "_view", "_watcher", "answer", "buffer",
+        "_bytes_before", "_into", "_listens", "_lookout", "_retransmits", "_segments", "_view", "answer", "buffer",
         "bytes_read", "closed", "reads", "remote_address", "sock", "wake",
     )  # fmt: skip
 
-    def __init__(self, sock: _socket.socket, remote_address: str, buffer: bytearray, polls: PollClock) -> None:
+    def __init__(self, sock: _socket.socket, remote_address: str, buffer: bytearray, lookout: Lookout) -> None:
         self.sock = sock
         self.remote_address = remote_address
         self.answer: Answer | None = None
@@ -369,12 +371,12 @@ class Connection:
         self._bytes_before = 0
         self._retransmits = 0
         self._segments = Segments()
-        self._polls = polls
-        self._watcher: Any = None
+        self._lookout = lookout
+        self._listens = False
 
     def listen(self) -> None:
-        self._watcher = gevent.get_hub().loop.io(self.sock.fileno(), READABLE, ref=False)
-        self._watcher.start(self.on_readable)
+        self._lookout.add(self.sock.fileno(), self.on_readable)
+        self._listens = True
 
     def begin(self, answer: Answer, flight: Flight) -> None:
         self.answer = answer
@@ -405,6 +407,7 @@ class Connection:
         except Exception as e:  # noqa: BLE001 the event loop would only print it
             answer.stumble(e)
         if answer.settled:
+            self._lookout.ended += 1
             self.wake()
         elif self.buffer.rfind(b"data:", ONE_EVENT_BEGINS, size) > 0 or not control or size == READ_BYTES:
             self._look_closer(answer, size, bool(control), self.buffer.count(b"data:", 0, size))
@@ -433,7 +436,8 @@ class Connection:
         if one_segment and answer.controls[read] is not NO_STAMP:
             answer.first_possible_ns[read] = 0
         else:
-            answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._polls.seen_empty_ns(), 1)
+            answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._lookout.seen_empty_ns(), 1)
+            self._lookout.note_merged()
 
     def is_too_large(self, answer: Answer) -> bool:
         """An answer without end must not take the generator's memory with it."""
@@ -519,10 +523,9 @@ class Connection:
     def close(self) -> None:
         self.closed = True
         self.answer = None
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()  # before the descriptor gets a new owner
-            self._watcher = None
+        if self._listens:
+            self._lookout.remove(self.sock.fileno())
+            self._listens = False
         self.sock.close()
 
 
@@ -537,11 +540,11 @@ class TlsConnection(Connection):
         sock: _socket.socket,
         remote_address: str,
         buffer: bytearray,
-        polls: PollClock,
+        lookout: Lookout,
         context: ssl.SSLContext,
         host: str,
     ) -> None:
-        super().__init__(sock, remote_address, buffer, polls)
+        super().__init__(sock, remote_address, buffer, lookout)
         self._sealed_in, self._sealed_out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._sealed_in, self._sealed_out, server_hostname=host)
         self._read: Any = self._tls.read  # which typeshed takes to return bytes even where it fills a buffer
@@ -629,6 +632,7 @@ class TlsConnection(Connection):
         except Exception as e:  # noqa: BLE001 the event loop would only print it
             answer.stumble(e)
         if answer.settled:
+            self._lookout.ended += 1
             self.wake()
         elif events > 1 or not control or size == READ_BYTES:
             self._look_closer(answer, size, bool(control), events)
@@ -717,7 +721,7 @@ class Wire:
     def __init__(self, targets: Iterable[Target], secrets: Mapping[str, str] = MappingProxyType({})) -> None:
         """`secrets`: as plan.resolve_keys has them; those of proxies are used here."""
         self._stamping = stamps.stamping_socket()
-        self._polls = PollClock()
+        self._lookout = Lookout()
         self._buffer = bytearray(READ_BYTES)
         self._endpoints = {
             target.name: Endpoint(target, proxies.of(target, secrets.get(proxies.key_name(target.name))))
@@ -783,17 +787,20 @@ class Wire:
         except Broken as broken:
             answer.fail(broken.word, broken.detail)
         finally:
-            connection.account(answer)
-            answer.finish(time_ns())
-            fit = answer.complete and answer.reusable and not answer.error
-            if fit and conversation is not None:
-                connection.answer = None
-                endpoint.held[conversation] = connection
-            elif fit and endpoint.keeps:
-                connection.answer = None
-                endpoint.idle[connection] = None
-            else:
-                connection.close()
+            kept = False
+            try:
+                connection.account(answer)
+                answer.finish(time_ns())
+                kept = answer.complete and answer.reusable and not answer.error and (endpoint.keeps or conversation is not None)
+            finally:
+                if not kept:
+                    connection.close()
+                else:
+                    connection.answer = None
+                    if conversation is not None:
+                        endpoint.held[conversation] = connection
+                    else:
+                        endpoint.idle[connection] = None
 
     def release(self, target: str, conversation: int) -> None:
         """A conversation is over: its connection is closed."""
@@ -824,10 +831,10 @@ class Wire:
         connected_ns = time_ns()
         answer.connect_dur_ns = connected_ns - resolved_ns
         answer.tls_dur_ns = 0
-        connection = Connection(sock, remote_address, self._buffer, self._polls)
+        connection = Connection(sock, remote_address, self._buffer, self._lookout)
         if endpoint.context is not None:
             connection = TlsConnection(
-                sock, remote_address, self._buffer, self._polls, endpoint.context, endpoint.server_name
+                sock, remote_address, self._buffer, self._lookout, endpoint.context, endpoint.server_name
             )
             try:
                 connection.shake_hands(flight)
@@ -844,7 +851,7 @@ class Wire:
                 connection.close()
             endpoint.idle.clear()
             endpoint.held.clear()
-        self._polls.close()
+        self._lookout.close()
         if self._stamping is not None:
             self._stamping.close()
 

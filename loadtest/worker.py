@@ -39,7 +39,7 @@ from loadtest.frames import (
     Unpacker,
     decode_command,
 )
-from loadtest.outbox import FLUSH_EVERY_S, REPORT_EVERY_S, Outbox, report
+from loadtest.outbox import REPORT_EVERY_S, Outbox, report
 from loadtest.prompts import TURN_SEQS, Prompt
 from loadtest.schedule import Schedule
 from loadtest.types import Result
@@ -169,8 +169,8 @@ class StageRun:
             self.alarm.sleep_until(end_ns)
             return end_ns
         done = gevent.spawn(gevent.joinall, slots)
-        while not done.dead and not self.alarm.stopped and (end_ns is None or time.time_ns() < end_ns):
-            done.join(0.05)
+        left_s = None if end_ns is None else max(end_ns - time.time_ns(), 0) / 1e9
+        gevent.wait([done, self.stopping], left_s, count=1)
         return max(self.worker.last_start_ns, self.start_ns)
 
     def _queue(self, target: int) -> Iterator[int]:
@@ -302,7 +302,6 @@ class Worker:
         self.environment.events.init.fire(environment=self.environment, runner=runner, web_ui=None)
         runner.start(1, spawn_rate=1)
         gevent.spawn(self._report_for_ever)
-        gevent.spawn(self._flush_for_ever)
 
     def follow(self) -> None:
         """Run the stages that the host starts, side by side where they overlap."""
@@ -348,11 +347,6 @@ class Worker:
         while True:
             self.report()
             gevent.sleep(REPORT_EVERY_S)
-
-    def _flush_for_ever(self) -> None:
-        while True:
-            self.outbox.flush()
-            gevent.sleep(FLUSH_EVERY_S)
 
     def close(self) -> None:
         """The host has closed our stdin: say the last word and let Locust's listeners say theirs."""
