@@ -26,7 +26,6 @@ import _socket
 import os
 import struct
 import sys
-from collections.abc import Sequence
 from socket import IPPROTO_TCP, SOL_SOCKET
 from time import time_ns
 from typing import Any
@@ -63,10 +62,9 @@ def stamping_socket() -> _socket.socket | None:
     return sock
 
 
-def unpack(controls: Sequence[bytes]) -> list[int]:
-    """Control data of reads -> nanoseconds, 0 where a read had no stamp."""
-    parts = struct.unpack(f"={2 * len(controls)}q", b"".join(controls))
-    return [s * 1_000_000_000 + ns for s, ns in zip(parts[::2], parts[1::2], strict=True)]
+def unpack(controls: bytes | bytearray) -> list[int]:
+    """Control data of reads, one behind the other -> nanoseconds, 0 where a read had no stamp."""
+    return [s * 1_000_000_000 + ns for s, ns in struct.iter_unpack("=qq", controls)]
 
 
 class TcpInfo(Struct, frozen=True):

@@ -20,6 +20,7 @@ import os
 import re
 import ssl
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from itertools import chain, compress, islice, repeat
@@ -160,16 +161,18 @@ class Answer:
         "dns_dur_ns", "done_ns", "ends", "error", "feed", "first_possible_ns", "headers", "on_body", "partial",
         "pieces", "reconnects", "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns",
         "settled", "stamps", "status", "times", "tls_dur_ns",
+        "unstamped",
     )  # fmt: skip
 
     def __init__(self, bodiless: bool = False) -> None:
         self.pieces: list[bytes] = []
         self.on_body = self.pieces.append
-        self.times: list[int] = []
-        self.controls: list[bytes] = []
+        self.times = array("q")
+        self.controls = bytearray()
         self.ends: list[int] = []
         self.stamps: list[int] = []  # of the same reads, once it is over: the kernel's, or the time of the read
         self.first_possible_ns: dict[int, int] = {}  # read -> its first byte came no earlier; 0: it came with the last
+        self.unstamped: set[int] = set()
         self.partial: set[int] = set()  # reads that filled the buffer and may have left something behind
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}  # names in lower case; of several with one name, the last
@@ -275,8 +278,10 @@ class Answer:
             self.ends = [0] * len(self.ends)
             self.reusable = False
         self.stamps = stamps.unpack(self.controls)
-        for read in self._unstamped():
-            self.stamps[read] = self.times[read]
+        if not all(self.stamps):
+            self.unstamped = {read for read, stamp_ns in enumerate(self.stamps) if not stamp_ns}
+            for read in self.unstamped:
+                self.stamps[read] = self.times[read]
         if self.error is not None or not self.settled:
             self.done_ns = now_ns
         elif not self.done_ns:
@@ -322,17 +327,12 @@ class Answer:
             lags_ns = map(sub, self.times[span], self.stamps[span])
         else:
             lags_ns = map(sub, map(self.times.__getitem__, bearing), map(self.stamps.__getitem__, bearing))
-        unstamped = bearing.intersection(self._unstamped())
+        unstamped = self.unstamped.intersection(bearing)
         doubtful = unstamped.union(bearing.intersection(self.first_possible_ns))
         if len(bearing) < len(reads):
             doubtful.update(compress(reads, map(eq, reads, islice(reads, 1, None))))
         uncertainty_ns = max(map(self._uncertainty_ns, doubtful), default=0)
         return "user" if unstamped else "kernel", max(0, max(lags_ns, default=0)), uncertainty_ns
-
-    def _unstamped(self) -> list[int]:
-        if NO_STAMP not in self.controls:
-            return []
-        return [read for read, control in enumerate(self.controls) if control is NO_STAMP]
 
     def _uncertainty_ns(self, read: int) -> int:
         first_ns = self.first_possible_ns.get(read, 1)
@@ -396,7 +396,7 @@ class Connection:
                 self.reads += 1
                 self.bytes_read += size
                 answer.times.append(now_ns)
-                answer.controls.append(control[0][2] if control else NO_STAMP)
+                answer.controls += control[0][2] if control else NO_STAMP
                 feed = answer.feed
                 feed(self._view[:size])
                 answer.ends.append(len(answer.pieces))
@@ -433,7 +433,7 @@ class Connection:
         read = len(answer.times) - 1
         if read < 0 or read in answer.first_possible_ns:
             return
-        if one_segment and answer.controls[read] is not NO_STAMP:
+        if one_segment and not answer.controls.endswith(NO_STAMP):
             answer.first_possible_ns[read] = 0
         else:
             answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._lookout.seen_empty_ns(), 1)
@@ -623,7 +623,7 @@ class TlsConnection(Connection):
                     self._count_segments()
                     return
                 answer.times.append(now_ns)
-                answer.controls.append(control[0][2] if control else NO_STAMP)
+                answer.controls += control[0][2] if control else NO_STAMP
                 answer.ends.append(len(answer.pieces))
             else:
                 answer.end(now_ns)
@@ -791,7 +791,12 @@ class Wire:
             try:
                 connection.account(answer)
                 answer.finish(time_ns())
-                kept = answer.complete and answer.reusable and not answer.error and (endpoint.keeps or conversation is not None)
+                kept = (
+                    answer.complete
+                    and answer.reusable
+                    and not answer.error
+                    and (endpoint.keeps or conversation is not None)
+                )
             finally:
                 if not kept:
                     connection.close()

@@ -10,8 +10,8 @@ from loadtest.stamps import NO_STAMP, PollClock, Segments, TcpInfo, unpack
 
 
 def test_control_data_becomes_nanoseconds() -> None:
-    assert unpack([struct.pack("=qq", 1_700_000_000, 5), NO_STAMP]) == [1_700_000_000_000_000_005, 0]
-    assert unpack([]) == []
+    assert unpack(struct.pack("=qq", 1_700_000_000, 5) + NO_STAMP) == [1_700_000_000_000_000_005, 0]
+    assert unpack(b"") == []
 
 
 def info(bytes_in: int, segments: int) -> TcpInfo:

@@ -139,7 +139,9 @@ def decode_stream(pieces: Sequence[bytes], keep_texts: bool = False) -> Decoded:
             chunk: _Chunk | None = decode(data)
         except UNREADABLE:
             chunk = _read_loosely(data, name, out)
-        if chunk is None or _is_error(chunk, data, name, out):
+        if chunk is None or (
+            (name or chunk.error is not None or not chunk.choices) and _is_error(chunk, data, name, out)
+        ):
             continue
         if decode is _decode_first and _note_identity(chunk, out):
             decode = _decode
