@@ -28,7 +28,7 @@ from loadtest.locustfiles import options
 from loadtest.locustfiles.names import named
 from loadtest.locustfiles.options import Options
 from loadtest.locustfiles.outcomes import outcome
-from loadtest.locustfiles.session import LOOPBACK, Load
+from loadtest.locustfiles.session import LOOPBACK, Interrupted, Load
 from loadtest.run import Interrupts, LocalFleet, Snapshot
 from loadtest.store import Store
 from loadtest.validity import Account, Facts, validity
@@ -313,6 +313,14 @@ def test_what_an_endpoint_never_answered_shows(store: Store, server: Server, tmp
     assert adds_up(booked)
     assert by_target(store, snapshot) == {"GET slow": (3, 3)}
     assert {row["error"] for row in rows(store, snapshot, "error")} == {"cancelled"}
+
+
+def test_an_interrupt_before_the_load_ends_at_once(store: Store, server: Server, tmp_path: Path) -> None:
+    interrupts = Interrupts()
+    interrupts.count = 1
+    with pytest.raises(Interrupted, match="nothing was sent"):
+        drive(asked_for(tmp_path, STEADY, server, workers=2), store, tmp_path, interrupts=interrupts)
+    assert not server.asked
 
 
 def test_tests_started_on_locusts_page_are_stages(store: Store, server: Server, tmp_path: Path) -> None:

@@ -139,8 +139,10 @@ class LocustDriver(Driver):
 
     def go(self, say_page: Callable[[str], None] = lambda _: None) -> Snapshot:
         self.fleet.call("prepare")
-        self._wait(lambda: all(s.state != "starting" for s in self._statuses), READY_WITHIN_S, "workers to be ready")
+        self._wait(self._begun, READY_WITHIN_S, "workers to be ready")
         self._refuse_if_failed()
+        if self._master.over.is_set() and not self._stopped:
+            raise RunFailed(f"Locust's master ended before the load began; see {self._master.log_path}")
         self.snapshot.started_ns = time.time_ns()
         if self._page:
             self.snapshot.phase = "waiting"
@@ -159,6 +161,10 @@ class LocustDriver(Driver):
             self._book_lost_master()
         self.view(self.snapshot)
         return named(self.snapshot)
+
+    def _begun(self) -> bool:
+        """All workers have joined, or nobody waits for them any more."""
+        return self._master.over.is_set() or all(s.state != "starting" for s in self._statuses)
 
     def _book_lost_master(self) -> None:
         """The load ended before its time, and not by the endpoint's doing: as with a worker that is lost."""

@@ -96,8 +96,8 @@ class Master:
         os._exit(0)  # the driver is gone
 
     def _quit(self) -> None:
-        if self.runner is None:
-            os._exit(0)
+        if self.runner is None or self.environment.parsed_options.loadtest_test < 0:
+            os._exit(0)  # no test has begun: Locust would go on waiting for its workers
         self.runner.quit()
         if self.web_ui is not None:
             self.web_ui.stop()

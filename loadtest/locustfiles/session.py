@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from loadtest import live, session
 from loadtest import plan as plans
 from loadtest.detach import good_id
-from loadtest.errors import PlanError, RunFailed
+from loadtest.errors import PlanError, RunFailed, UserError
 from loadtest.frames import LocustSetup, Setup
 from loadtest.locustfiles import options
 from loadtest.locustfiles.driver import LocustDriver, Master
@@ -56,6 +56,10 @@ def run(
 
     plan = options.plan(asked)
     return session.carry_out(drive, plan, lambda p: options.record(asked, p), run_id, store, out, quiet)
+
+
+class Interrupted(UserError):
+    exit_status = 130
 
 
 class Load(Struct):
@@ -113,6 +117,8 @@ def _refuse_nothing(snapshot: Snapshot, master: Master) -> None:
     """A run without a single request has nothing to report on, and is no success."""
     if any(count.targets for host in snapshot.hosts for count in host.stages):
         return
+    if snapshot.interrupted:
+        raise Interrupted("interrupted before the first request; nothing was sent")
     problems = [problem for host in snapshot.hosts for problem in host.problems]
     raise RunFailed(
         f"the locustfile made no request: {problems[0] if problems else 'no user fired an event of one'}; "
