@@ -71,10 +71,7 @@ def figure(metric: str, label: str) -> str:
 def heat(metric: str) -> str:
     """How many values there were of each size, over the selected targets and stages."""
     of = metrics.heatmap(metric, f"{REQUESTS} AND {SETTLED}", STEP, window=WINDOW)
-    return (
-        "SELECT fromUnixTimestamp64Nano(t_ns) AS time, low, high, sum(count) AS count "
-        f"FROM ({of}) GROUP BY time, low, high ORDER BY time, low"
-    )
+    return f"SELECT fromUnixTimestamp64Nano(t_ns) AS time, low, high, count FROM ({of}) ORDER BY time, low"
 
 
 def gauge(name: str, label: str, over_series: Literal["avg", "min", "max", "sum"] = "max") -> str:
@@ -372,21 +369,21 @@ def trace_attributes() -> str:
 def meanwhile() -> str:
     """Samples of its target's GPUs and engines between sending and end; where there is none, the last one before, if it
     is not older than 60 s: `age_s` says how old it was when the request was sent."""
-    request = f"SELECT run, target, sent_ns, done_ns FROM attempts WHERE {TRACE} AND sent_ns IS NOT NULL LIMIT 1"
-    mine = "has(splitByChar(',', s.Attributes['loadtest.target']), r.target) AND s.Attributes['loadtest.run'] IN ('', r.run)"
-    window = (
-        f"s.TimeUnix >= fromUnixTimestamp64Nano(assumeNotNull((SELECT sent_ns FROM ({request})))) - INTERVAL 60 SECOND "
-        f"AND s.TimeUnix <= fromUnixTimestamp64Nano((SELECT done_ns FROM ({request})))"
+    facts = "any(run), any(target), any(ifNull(sent_ns, started_ns)), any(done_ns)"
+    run, target, sent_ns, done_ns = (f"(SELECT ({facts}) FROM attempts WHERE {TRACE}).{n}" for n in range(1, 5))
+    window = Window(f"{sent_ns} - 60000000000", f"{done_ns} + 1")
+    mine = (
+        f"has(splitByChar(',', Attributes['loadtest.target']), {target}) AND Attributes['loadtest.run'] IN ('', {run})"
     )
-    at = samples.AT_NS
+    during = f"{samples.AT_NS} >= {sent_ns}"
     return (
-        "SELECT MetricName AS name, concat(any(s.Attributes['hw.id']), any(s.Attributes['engine.id'])) AS device, "
-        f"any(s.Attributes['reason']) AS reason, countIf({at} >= sent_ns) AS during, "
-        f"if(during > 0, minIf(Value, {at} >= sent_ns), {_VALUE}) AS lowest, "
-        f"if(during > 0, maxIf(Value, {at} >= sent_ns), {_VALUE}) AS highest, any(MetricUnit) AS unit, "
-        f"if(during > 0, 0, (any(sent_ns) - max({at})) / 1e9) AS age_s "
-        f"FROM (SELECT * FROM otel_metrics_gauge AS s WHERE {window}) AS s CROSS JOIN ({request}) AS r "
-        f"WHERE {mine} GROUP BY name, s.Attributes ORDER BY name, device, reason"
+        "SELECT MetricName AS name, concat(any(Attributes['hw.id']), any(Attributes['engine.id'])) AS device, "
+        f"any(Attributes['reason']) AS reason, countIf({during}) AS during, "
+        f"if(during > 0, minIf(Value, {during}), {_VALUE}) AS lowest, "
+        f"if(during > 0, maxIf(Value, {during}), {_VALUE}) AS highest, any(MetricUnit) AS unit, "
+        f"if(during > 0, 0, ({sent_ns} - max({samples.AT_NS})) / 1e9) AS age_s FROM otel_metrics_gauge "
+        f"WHERE match(MetricName, '^(hw|gpu|engine)[.]') AND {samples.within(window)} AND {mine} "
+        "GROUP BY name, Attributes ORDER BY name, device, reason"
     )
 
 

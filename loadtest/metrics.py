@@ -99,14 +99,12 @@ class Window(NamedTuple):
     @property
     def ended(self) -> str:
         """Requests that ended in it."""
-        under_way = f"ts < fromUnixTimestamp64Nano({self.to_ns})"
-        return f"{under_way} AND done_ns >= {self.from_ns} AND done_ns < {self.to_ns}"
+        return f"{self.under_way} AND done_ns < {self.to_ns}"
 
     @property
-    def of_amounts(self) -> str:
-        """The amounts of a rate: of requests under way in it, those that happened in it."""
-        under_way = f"ts < fromUnixTimestamp64Nano({self.to_ns}) AND done_ns >= {self.from_ns}"
-        return f"{under_way} AND at_ns >= {self.from_ns} AND at_ns < {self.to_ns}"
+    def under_way(self) -> str:
+        """Requests of which a part is in it."""
+        return f"ts < fromUnixTimestamp64Nano({self.to_ns}) AND done_ns >= {self.from_ns}"
 
 
 def bucket(instant: str, step_ns: int | str, origin_ns: str = "0") -> str:
@@ -394,40 +392,57 @@ def series(
     rate's amounts count when they happened, over the whole bucket and not clipped to a stage's window: a `where` that
     cuts by the time of sending leaves out what requests sent before did in it. So a time range is given as `window`,
     which cuts each by its own instants. Buckets begin at multiples of `step_ns` from `origin_ns` (both numbers or SQL).
-    A bucket in which nothing happened has no row.
+    A bucket in which nothing happened has no row; one that the window cuts may have a 0.
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
-    instant = "at_ns" if metric.kind == "rate" else SENT_NS
-    t_ns = bucket(instant, step_ns, origin_ns)
+    if metric.kind == "rate":
+        return _rate_over_time(metric, where, step_ns, by, origin_ns, window)
     if window:
-        where = f"{where} AND {window.of_amounts if metric.kind == 'rate' else window.of_requests}"
-    if metric.kind != "rate":
-        keys = (t_ns, *by)
-        columns = _aggregates(metric, [parse_stat(stat) for stat in stats], _Rows(where, keys), failures)
-        return _select(columns, _source([metric], where), where, keys)
+        where = f"{where} AND {window.of_requests}"
+    keys = (bucket(SENT_NS, step_ns, origin_ns), *by)
+    columns = _aggregates(metric, [parse_stat(stat) for stat in stats], _Rows(where, keys), failures)
+    return _select(columns, _source([metric], where), where, keys)
+
+
+def _rate_over_time(
+    metric: Metric, where: str, step_ns: int | str, by: Sequence[str], origin_ns: str, window: Window | None
+) -> str:
+    """Each request is joined with the few buckets that its amounts fall in, and adds what fell in each: to join it with
+    each of its amounts costs half as much again."""
+    name = metric.name
+    begins = bucket("t", step_ns, origin_ns).removesuffix(" AS t_ns")
+    low, high = "t_ns", f"t_ns + {step_ns}"
+    buckets = f"arrayDistinct(arrayMap(t -> {begins}, instants))"
+    if window:
+        where = f"{where} AND {window.under_way}"
+        low, high = f"greatest(t_ns, {window.from_ns})", f"least(t_ns + {step_ns}, {window.to_ns})"
+        buckets = f"arrayFilter(t -> t + {step_ns} > {window.from_ns} AND t < {window.to_ns}, {buckets})"
+    of = _source([metric], where) if "goodput_limits" in metric.sql else "requests"
+    keys = [key.rpartition(" AS ")[2] for key in by]
+    each = f"SELECT {', '.join([*by, f'{metric.sql} AS amounts', f'{metric.at} AS instants'])} FROM {of} WHERE {where}"
+    added = f"arraySum((amount, t) -> if(t >= {low} AND t < {high}, amount, 0), amounts, instants)"
     columns = _Columns(
-        {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": "if(isNaN(sum(amount)), NULL, sum(amount))"}
+        {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": f"if(isNaN(sum({added})), NULL, sum({added}))"}
     )
-    source = f"{_source([metric], where)} ARRAY JOIN {metric.sql} AS amount, {metric.at} AS at_ns"
-    return _select(columns, source, where, (t_ns, *by))
+    return _select(columns, f"({each}) ARRAY JOIN {buckets} AS t_ns", "true", ("t_ns", *keys))
 
 
-def heatmap(name: str, where: str, step_ns: int | str, *, by: Sequence[str] = BY, window: Window) -> str:
-    """How many values of a metric were in each bucket of time and size: `t_ns`, `by`, `low`, `high`, `count`.
+def heatmap(name: str, where: str, step_ns: int | str, *, window: Window) -> str:
+    """How many values of a metric were in each bucket of time and size: `t_ns`, `low`, `high`, `count`.
 
-    Sizes are the intervals [low, high) between EDGES. A bucket that holds nothing has no row.
+    Sizes are the intervals [low, high) between EDGES. A bucket that holds nothing has no row. These are counts, so that
+    requests of several stages and targets may be among them.
     """
     metric = METRICS[name]
-    _refuse_mixing([metric], by)
-    of = _values(metric, failures=False, group=_Rows(where, by))
+    of = _values(metric, failures=False, group=_Rows(where, ()))
     edges = ", ".join(map(str, EDGES))
     values = of.sql if metric.kind == "pooled" else f"[{of.sql}]"
     low = f"roundDown(assumeNotNull(value), [{edges}]) AS low"
     high = f"transform(low, [{edges}], [{edges.partition(', ')[2]}, inf])"
     source = f"{_source([metric], where)} ARRAY JOIN {values} AS value"
     condition = f"{where} AND {window.of_requests} AND {of.condition} AND value IS NOT NULL"
-    keys = (bucket(SENT_NS, step_ns), *by, low)
+    keys = (bucket(SENT_NS, step_ns), low)
     return _select(_Columns({"high": high, "count": "count()"}), source, condition, keys)
 
 
