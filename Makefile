@@ -8,10 +8,11 @@
 # make test-external   test against servers that nobody here wrote
 # make test-locust-examples   run Locust's own examples, unmodified, on the fleet (fetches them from GitHub)
 # make bench   measure precision and cost against a server that keeps the truth     make bench-definitions   other tools' definitions
+# make bench-scale   what one driver holds, up to a thousand workers
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-definitions dashboards-types dashboards-go
+.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-scale bench-definitions dashboards-types dashboards-go
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -57,6 +58,9 @@ test-external: .venv/dev.stamp .venv-external/stamp
 	@test -x .venv-bench/server/bin/python || $(PYTHON) -m venv .venv-bench/server
 	@.venv-bench/server/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
+
+bench-scale: .venv/dev.stamp
+	$(BIN)/python -m bench.scale
 
 bench: .venv/dev.stamp .venv-bench/server/stamp
 	$(BIN)/python -m bench.run

@@ -9,7 +9,7 @@ from typing import Any
 
 import ray
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 
 from cluster.placement import totals
@@ -17,11 +17,13 @@ from loadtest.errors import RunFailed
 from loadtest.types import Fleet
 
 PROBE_S = 5
+HEAD_AWAY_S = "86400"
 OBJECT_STORE_BYTES = 80 << 20  # Ray's least: nothing of a run goes through it but the plan's files
 
 
 def connect(fleet: Fleet, workers: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
+    _outlive_the_head()
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address}
     if address:
@@ -42,6 +44,13 @@ def connect(fleet: Fleet, workers: int) -> None:
             f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it; "
             "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token)?"
         ) from e
+
+
+def _outlive_the_head() -> None:
+    """Ray ends a process that cannot reach its head for a minute, without a word that Python hears. Its actors may go by
+    that; a driver has a report to write, and learns from their silence all that it needs."""
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", HEAD_AWAY_S)
+    Config.initialize("")  # what was read of the environment when Ray was imported
 
 
 def _probe(address: str) -> None:

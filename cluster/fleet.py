@@ -11,13 +11,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster import files
@@ -34,6 +35,7 @@ from loadtest.store import Address
 ANSWER_WITHIN_S = 15.0
 LOST_AFTER_S = 5.0  # above the actor's LEASE_S
 PATIENCE_S = 1.0
+TELL_EVERY_S = 5.0
 CLOCKS_EVERY_S = 10.0
 CLOCK_WITHIN_S = 2.0
 FRAMES_PIECE_BYTES = 8 << 20
@@ -63,6 +65,7 @@ class RayFleet:
         self._silent_since: dict[int, float] = {}  # worker -> monotonic, of the first poll since its last answer
         self._statuses = [Status(worker=worker, state="starting") for worker in range(self.workers)]
         self._clocks = Clocks()
+        self._clock_thread = threading.Thread(target=self._measure_for_ever, name="clocks", daemon=True)
         self._over = threading.Event()
         self._group: Any = None
         if self._own and self._plan.fleet.regions:
@@ -76,7 +79,6 @@ class RayFleet:
         except BaseException:
             self.close()
             raise
-        self._clock_thread = threading.Thread(target=self._measure_for_ever, name="clocks", daemon=True)
         self._clock_thread.start()
 
     def call(self, method: str, *args: Any) -> list[Any]:
@@ -104,12 +106,13 @@ class RayFleet:
 
     def close(self) -> None:
         self._over.set()
+        if self._clock_thread.is_alive():
+            self._clock_thread.join(2 * CLOCK_WITHIN_S)
         self._answers({worker: self._actors[worker].clean.remote() for worker in self._living()}, LOST_AFTER_S)
-        for actor in self._actors:
-            ray.kill(actor)
-        if self._group is not None:
-            remove_placement_group(self._group)
-        ray.shutdown()
+        for worker in self._living():
+            with suppress(RayError):
+                ray.kill(self._actors[worker])
+        ray.shutdown()  # with the driver's job Ray ends the placement group, and actors that were silent and come back
 
     # polls and calls
 
@@ -176,19 +179,7 @@ class RayFleet:
         deadline = time.monotonic() + fleet.wait_s
         self._group = placement_group(chosen.bundles, chosen.strategy, bundle_label_selector=chosen.selectors)
         self._await(lambda: self._group.wait(1), deadline)
-        options = {name: amount for name, amount in fleet.resources.items() if name != "memory"}
-        remote = ray.remote(actor)
-        for bundle in chosen.bundle_of:
-            where = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
-            self._actors.append(
-                remote.options(
-                    num_cpus=fleet.cpus,
-                    resources=options,
-                    memory=int(fleet.resources.get("memory", 0)) or None,
-                    max_restarts=0,
-                    scheduling_strategy=where,
-                ).remote()
-            )
+        self._actors = self._start(actor)
         refs = [actor.where.remote() for actor in self._actors]
         self._await(lambda: len(ray.wait(refs, num_returns=len(refs), timeout=1)[0]) == len(refs), deadline)
         try:
@@ -196,9 +187,22 @@ class RayFleet:
         except RayActorError as e:
             raise RunFailed(f"a worker's actor ended before it began: {_first_sentence(e)}") from e
 
+    def _start(self, actor: type[HostActor]) -> list[Any]:
+        """An actor for each worker, in its place."""
+        fleet = self._plan.fleet
+        custom = {name: amount for name, amount in fleet.resources.items() if name != "memory"}
+        memory = int(fleet.resources.get("memory", 0)) or None
+        remote, actors = ray.remote(actor), []
+        for bundle in self._placement.bundle_of:
+            where = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=bundle)
+            options = {"num_cpus": fleet.cpus, "resources": custom, "memory": memory, "max_restarts": 0}
+            actors.append(remote.options(**options, scheduling_strategy=where).remote())
+        return actors
+
     def _await(self, there: Callable[[], bool], deadline: float) -> None:
         fleet = self._plan.fleet
         what = wanted(fleet, self.workers)
+        told, tell_again = "", 0.0
         while not there():
             left_s = deadline - time.monotonic()
             nodes = ray.nodes()
@@ -212,9 +216,10 @@ class RayFleet:
                 )
             why = f": {'; '.join(lacks)}" if lacks else ""
             alive = sum(node["Alive"] for node in nodes)
-            self._say(
-                f"waiting for {what}, on {alive} node{'s' if alive != 1 else ''} so far, {left_s:.0f} s left{why}"
-            )
+            where = f"on {alive} node{'s' if alive != 1 else ''} so far"
+            if (news := f"{where}{why}") != told or time.monotonic() > tell_again:
+                told, tell_again = news, time.monotonic() + TELL_EVERY_S
+                self._say(f"waiting for {what}, {where}, {left_s:.0f} s left{why}")
 
     def _open(self, setups: list[Setup], address: Address) -> None:
         local = str(self._directory) if self._own else None

@@ -1,6 +1,6 @@
 """To see and to stop a run from another terminal: each driver listens on a socket that only its user can open.
 
-A client says what it wants in one line and is then told what the driver's own view is told: each snapshot, each sentence,
+A client says what it wants in one line and is then told what the driver's own view is told: how far it is, each sentence,
 and how it ended. The kernel closes a dead driver's socket, so that nobody waits for one in vain.
 """
 
@@ -10,7 +10,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,13 +20,13 @@ import msgspec
 from msgspec import Struct
 
 from loadtest.errors import RunFailed, UserError
+from loadtest.progress import Progress, Watch
 from loadtest.run import Interrupts, Snapshot
 
 if TYPE_CHECKING:
     from loadtest.live import View
 
 ATTACH, STOP = b"attach\n", b"stop\n"
-LOOK_S = 1.0  # for rates there must be two snapshots
 BEHIND = 256  # messages that a client may be behind before it is left behind
 LENGTH = struct.Struct("!I")
 INTERNAL_ERROR = 4
@@ -38,7 +37,7 @@ class Said(Struct, tag="said"):
 
 
 class Seen(Struct, tag="seen"):
-    snapshot: Snapshot
+    progress: Progress
 
 
 class Over(Struct, tag="over"):
@@ -99,8 +98,8 @@ class Control:
     def say(self, words: str) -> None:
         self._tell(Said(words))
 
-    def show(self, snapshot: Snapshot) -> None:
-        self._tell(Seen(snapshot))
+    def draw(self, progress: Progress) -> None:
+        self._tell(Seen(progress))
 
     def end(self, exit_status: int) -> None:
         self._tell(Over(exit_status, self._directory))
@@ -137,9 +136,12 @@ class Control:
 
 
 class Beside:
+    """Keeps watch once for both."""
+
     def __init__(self, view: "View", control: Control) -> None:
         self._view = view
         self._control = control
+        self._watch = Watch()
 
     def __enter__(self) -> "Beside":
         self._view.__enter__()
@@ -155,8 +157,11 @@ class Beside:
         self._view.say(words)
 
     def show(self, snapshot: Snapshot) -> None:
-        self._control.show(snapshot)
-        self._view.show(snapshot)
+        self.draw(self._watch.take(snapshot))
+
+    def draw(self, progress: Progress) -> None:
+        self._control.draw(progress)
+        self._view.draw(progress)
 
 
 def _put(client: "queue.Queue[bytes | None]", payload: bytes | None) -> bool:
@@ -183,23 +188,18 @@ def stop(run: str, quiet: bool = False) -> int:
 def status(run: str) -> None:
     """What a run does at this moment, in a line a target."""
     from loadtest import live
-    from loadtest.progress import Watch
 
     name = find(run)
-    watch, until = Watch(), time.monotonic() + LOOK_S
-    said = ["it says nothing yet"]
-    for message in _messages(name, ATTACH):
-        match message:
-            case Said(words):
-                said = [words]
-            case Seen(snapshot):
-                said = list(live.lines(watch.take(snapshot)))
-            case Over(exit_status):
-                said = [f"over, exit status {exit_status}"]
-        if time.monotonic() > until:
-            break
-    for line in said:
-        print(f"{name}: {line}")
+    match next(_messages(name, ATTACH), None):
+        case Said(words):
+            print(f"{name}: {words}")
+        case Seen(progress):
+            for line in live.lines(progress):
+                print(f"{name}: {line}")
+        case Over(exit_status):
+            print(f"{name}: over, exit status {exit_status}")
+        case None:
+            print(f"{name}: its driver says nothing")
 
 
 def has_begun(run: str) -> bool:
@@ -211,7 +211,7 @@ def has_begun(run: str) -> bool:
             match message:
                 case Said(words):
                     print(words, file=sys.stderr)
-                case Seen(snapshot) if snapshot.phase != "starting":
+                case Seen(progress) if progress.phase != "starting":
                     return True
                 case Over(failure=""):
                     return True
@@ -242,8 +242,8 @@ def _follow(run: str, wish: bytes, quiet: bool) -> int:
                 match message:
                     case Said(words):
                         view.say(words)
-                    case Seen(snapshot):
-                        view.show(snapshot)
+                    case Seen(progress):
+                        view.draw(progress)
                     case Over():
                         over = message
                         break

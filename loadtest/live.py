@@ -578,6 +578,9 @@ class View(Protocol):
 
     def show(self, snapshot: "Snapshot") -> None: ...
 
+    def draw(self, progress: Progress) -> None:
+        """What `show` does, where somebody else keeps watch."""
+
 
 def view(quiet: bool = False, console: Console | None = None) -> View:
     """The one that suits where the output goes."""
@@ -602,6 +605,9 @@ class QuietView:
     def show(self, snapshot: "Snapshot") -> None:
         pass
 
+    def draw(self, progress: Progress) -> None:
+        pass
+
 
 class TerminalView:
     """Redraws in place. What was last shown stays on the screen."""
@@ -624,7 +630,9 @@ class TerminalView:
         self._live.update(Text(words), refresh=True)
 
     def show(self, snapshot: "Snapshot") -> None:
-        progress = self._watch.take(snapshot)
+        self.draw(self._watch.take(snapshot))
+
+    def draw(self, progress: Progress) -> None:
         if time.monotonic() - self._drawn_at >= REDRAW_EVERY_S or progress.phase == "done":
             self._drawn_at = time.monotonic()
             console = self._live.console
@@ -654,7 +662,9 @@ class LineView:
         self._print(words)
 
     def show(self, snapshot: "Snapshot") -> None:
-        progress = self._watch.take(snapshot)
+        self.draw(self._watch.take(snapshot))
+
+    def draw(self, progress: Progress) -> None:
         self._tell(progress.messages)
         if progress.phase in ("storing", "done"):
             return

@@ -50,7 +50,10 @@ class Fleet(Protocol):
     workers: int
     start_lead_s: float
     poll_every_s: float
-    lost: Mapping[int, str]  # worker -> what became of it
+
+    @property
+    def lost(self) -> Mapping[int, str]:
+        """Worker -> what became of it."""
 
     def call(self, method: str, *args: Any) -> list[Any]: ...
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,42 +13,60 @@ import pytest
 from processes import wait_until, workers_of
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
-NODE = {"object_store_memory": 80 << 20}
+NODE = {"object_store_memory": 80 << 20, "num_cpus": 1}
+PLAN = """
+name: cluster
+seed: 5
+nonce: fixed
+targets: [{{name: a, url: "{url}/v1", dialect: openai-chat, model: m}}]
+prompts: {{kind: synthetic, input_tokens: 20, output_tokens: 5}}
+stages: [{{name: s, arrivals: {{kind: constant, rate: 60}}, {until}}}]
+fleet: {{workers: {workers}, cpus: 0.5, {fleet}}}
+validity: {{schedule_lag: 5000, shortfall: 0.5, uncertainty: 5000, start_spread: 5000, stolen: 1, worker_cpu: 1}}
+"""
 
 
-@pytest.fixture
-def make_cluster() -> Iterator[Callable[..., Any]]:
-    """Called with the options of each node (the first is the head): a ray.cluster_utils.Cluster, ended with the test."""
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Three nodes, one of them in eu and one in us, and a head that outlives its restart."""
     from ray.cluster_utils import Cluster
 
-    made: list[Any] = []
-
-    def make(*nodes: dict[str, Any]) -> Any:
-        head = {"include_dashboard": False, **NODE, **nodes[0]}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
-        made.append(cluster)
-        for options in nodes[1:]:
-            cluster.add_node(wait=False, **NODE, **options)
-        cluster.wait_for_nodes()
-        return cluster
-
-    yield make
-    for cluster in made:
-        cluster.shutdown()
+    durable = {
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": str(tmp_path_factory.mktemp("gcs")),
+        "RAY_raylet_start_wait_time_s": "120",  # a busy machine is no failure
+    }
+    os.environ |= durable
+    try:
+        made = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **NODE})
+        try:
+            for region in ("eu", "us"):
+                made.add_node(wait=False, labels={"where": region}, **NODE)
+            made.wait_for_nodes()
+            yield made
+        finally:
+            made.shutdown()
+    finally:
+        for name in durable:
+            del os.environ[name]
 
 
 class Run:
     """`loadtest run` in a process of its own."""
 
-    def __init__(self, plan: Path, address: str, *options: str) -> None:
+    def __init__(self, plan: Path, address: str, *options: str, inside: tuple[str, ...] = ()) -> None:
         self.out = plan.parent / "out"
-        self.began = time.monotonic()
+        store = () if "--store" in options else ("--store", str(plan.parent / "store"))
+        command = [*inside, LOADTEST, "run", str(plan), "--on", "ray", "--out", str(self.out), *store, *options]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_gcs")}
         self.process = subprocess.Popen(
-            [LOADTEST, "run", str(plan), "--on", "ray", "--store", str(plan.parent / "store"), "--out", str(self.out),
-             *options],
-            env={**os.environ, "RAY_ADDRESS": address, "RAY_USAGE_STATS_ENABLED": "0"}, cwd=plan.parent,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            command,
+            env={**environment, "RAY_ADDRESS": address},
+            cwd=plan.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         self.text = ""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -75,28 +92,40 @@ class Run:
         self._reader.join(5)
         return self.process.returncode
 
-    def wait_for_load(self, cluster: Any, workers: int, within_s: float = 90) -> None:
-        """Until the driver says that the load goes on."""
-
+    def wait_for(self, words: str, within_s: float = 90) -> None:
         def so() -> bool:
             assert self.process.poll() is None, self.text
-            return " running a: " in self.text
+            return words in self.text
 
         wait_until(so, within_s)
+
+    def wait_for_load(self, cluster: Any, workers: int) -> None:
+        self.wait_for(" running a: ")
         assert len(workers_of(cluster)) == workers
 
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.out / "summary.json").read_text())
+        found: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
+        return found
 
 
 @pytest.fixture
 def start_run() -> Iterator[Callable[..., Run]]:
     made: list[Run] = []
 
-    def start(*arguments: Any) -> Run:
-        made.append(Run(*arguments))
+    def start(*arguments: Any, **options: Any) -> Run:
+        made.append(Run(*arguments, **options))
         return made[-1]
 
     yield start
     for run in made:
         run.end()
+
+
+@pytest.fixture
+def write_plan(tmp_path: Path) -> Callable[..., Path]:
+    def write(url: str, workers: int, fleet: str = "placement: spread", until: str = "duration_s: 90") -> Path:
+        path = tmp_path / "plan.yaml"
+        path.write_text(PLAN.format(url=url, workers=workers, fleet=fleet, until=until))
+        return path
+
+    return write

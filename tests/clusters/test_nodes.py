@@ -1,0 +1,219 @@
+"""What becomes of a run when something of its cluster comes, goes or is elsewhere, as docs/cluster.md says; nothing is left."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import LOADTEST, NODE, PLAN
+from processes import alive, below, command, of_node, wait_until, workers_of
+
+from loadtest import plan as plans
+from loadtest.account import account
+from loadtest.frames import Setup
+from loadtest.run import Snapshot
+from loadtest.store import Store
+from loadtest.validity import Facts, validity
+
+pytestmark = pytest.mark.timeout(240)
+REGIONS = "regions: [{name: eu, labels: {where: eu}}, {name: us, labels: {where: us}}]"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(cluster: Any) -> Iterator[None]:
+    yield
+    wait_until(lambda: not workers_of(cluster) and not actors_of(cluster), 15)
+
+
+def actors_of(cluster: Any) -> list[int]:
+    return [pid for node in cluster.list_all_nodes() for pid in below(of_node(node)) if "HostActor" in command(pid)]
+
+
+def adds_up(summary: dict[str, Any]) -> bool:
+    i = summary["integrity"]
+    return bool(i["scheduled"] == i["sent"] + i["missed"] + i["unknown"] and i["sent"] == i["stored"] + i["lost"])
+
+
+def whole(summary: dict[str, Any]) -> bool:
+    i = summary["integrity"]
+    return bool(i["scheduled"] == i["sent"] == i["stored"] > 0)
+
+
+def test_regions(cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str) -> None:
+    run = start_run(write_plan(simulator, 4, REGIONS, "requests: 120"), cluster.address)
+    assert run.wait(120) == 0, run.text
+    summary = run.summary()
+    assert whole(summary)
+    assert [(each["vantage"], each["requests"]) for each in summary["vantages"]] == [("eu", 60), ("us", 60)]
+    assert all(each["ttft_ms"]["p50"] > 0 for each in summary["vantages"])
+    assert "How does it look from each region?" in (run.out / "report.html").read_text()
+    assert 0 < summary["generator"]["clock_offset_ms"] < 100
+
+
+class Shifts:
+    """Names what is defined here for a process that cannot import it."""
+
+    @staticmethod
+    def actor() -> Any:
+        from cluster.actor import HostActor
+
+        class ShiftedHost(HostActor):
+            """On the node in us, the clock is a quarter of a second ahead."""
+
+            def now_ns(self) -> int:
+                import ray
+
+                labels = ray.get_runtime_context().get_node_labels()
+                return super().now_ns() + (250_000_000 if labels.get("where") == "us" else 0)
+
+        ShiftedHost.__module__ = "__main__"  # pickled by value
+        return ShiftedHost
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own: it is in this process here
+def test_a_clock_that_is_ahead_is_found(
+    cluster: Any, simulator: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster.fleet import RayFleet
+
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    plan = plans.parse(PLAN.format(url=simulator, workers=2, fleet=REGIONS, until="requests: 10"), tmp_path)
+    setups = [Setup("clocks", plan, {}, shard, 2) for shard in range(2)]
+    fleet = RayFleet(setups, store.address, tmp_path, lambda _: None, Shifts.actor())
+    try:
+        eu, us = fleet.places()
+    finally:
+        fleet.close()
+    assert abs(eu.offset_ns) <= eu.error_ns
+    assert abs(us.offset_ns - 250_000_000) <= us.error_ns
+    booked = account(Snapshot(plan, "clocks", 0, 0, None, [], [], places=[eu, us]), 0)
+    assert booked.generator.clock_offset_ms >= 250
+    assert any(reason.startswith("clock_offset: ") for reason in validity(Facts(account=booked)).reasons)
+
+
+def test_what_the_cluster_lacks_is_named(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    fleet = "wait_s: 3, resources: {nic: 1}, regions: [{name: mars, labels: {where: mars}}]"
+    run = start_run(write_plan(simulator, 2, fleet), cluster.address)
+    assert run.wait(60) == 2
+    for words in (
+        "waiting for 2 workers with 0.5 CPU, 1 nic each, spread, in mars, on 3 nodes so far",
+        "not placed within 3 s",
+        "no node has the labels where=mars of region mars",
+        "of 2 nic the cluster has 0",
+    ):
+        assert words in run.text  # fmt: skip
+
+
+def test_a_node_that_joins_late_is_waited_for(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    fleet = "wait_s: 100, regions: [{name: late, labels: {where: late}}]"
+    run = start_run(write_plan(simulator, 2, fleet, "requests: 60"), cluster.address)
+    run.wait_for("no node has the labels where=late of region late")
+    node = cluster.add_node(labels={"where": "late"}, **NODE)
+    assert run.wait(100) == 0, run.text
+    assert whole(run.summary())
+    cluster.remove_node(node)
+
+
+def test_the_head_restarts_in_mid_run(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    run = start_run(write_plan(simulator, 2, until="duration_s: 8"), cluster.address)
+    run.wait_for_load(cluster, 2)
+    cluster.head_node.kill_gcs_server()
+    time.sleep(1)  # without one
+    cluster.head_node.start_gcs_server()
+    assert run.wait(60) == 0, run.text
+    assert whole(run.summary())
+
+
+def test_a_node_that_stops_for_a_while_is_slow_and_not_lost(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    run = start_run(write_plan(simulator, 2, until="duration_s: 8"), cluster.address)
+    run.wait_for_load(cluster, 2)
+    frozen = actors_of(cluster)[0]
+    os.kill(frozen, signal.SIGSTOP)
+    time.sleep(2)  # less than the lease
+    os.kill(frozen, signal.SIGCONT)
+    assert run.wait(60) == 0, run.text
+    assert whole(run.summary())
+
+
+def test_a_dead_actor_ends_the_run_at_once(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    run = start_run(write_plan(simulator, 2), cluster.address)
+    run.wait_for_load(cluster, 2)
+    os.kill(actors_of(cluster)[0], signal.SIGKILL)
+    assert run.wait(60) == 3, run.text
+    summary = run.summary()
+    assert adds_up(summary)
+    assert summary["generator"]["workers_lost"] == 1
+
+
+def test_a_killed_driver_leaves_nothing(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    run = start_run(write_plan(simulator, 4), cluster.address)
+    run.wait_for_load(cluster, 4)
+    workers = workers_of(cluster)
+    run.process.send_signal(signal.SIGKILL)
+    took_s = wait_until(lambda: not any(map(alive, workers)) and not actors_of(cluster), 15)
+    print(f"nothing left after {took_s:.1f} s")
+
+
+def test_a_detached_run_is_stopped_from_elsewhere(
+    cluster: Any, write_plan: Callable[..., Path], simulator: str, tmp_path: Path
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_gcs")}
+
+    def loadtest(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [LOADTEST, *arguments], env={**environment, "RAY_ADDRESS": cluster.address}, cwd=tmp_path,
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+
+    plan = write_plan(simulator, 4)
+    started = loadtest("run", str(plan), "--on", "ray", "--detach", "--store", "store", "--out", "out")
+    assert started.returncode == 0, started.stderr
+    run = started.stdout.split()[1]
+    assert len(workers_of(cluster)) == 4
+    assert " running a: " in loadtest("status", run).stdout
+    stopped = loadtest("stop", run)
+    assert stopped.returncode == 130, stopped.stdout + stopped.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert whole(summary)
+    assert summary["interrupted"]
+
+
+def test_a_node_that_dies_ends_the_run(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    """Three nodes, six workers: INVALID within 15 s of the loss, with an account that adds up. The last test of this node."""
+    run = start_run(write_plan(simulator, 6, "per_node: 2"), cluster.address)
+    run.wait_for_load(cluster, 6)
+    node = cluster.list_all_nodes()[-1]
+    gone = below(of_node(node))
+    killed = time.time()
+    cluster.remove_node(node, allow_graceful=False)
+    assert run.wait(60) == 3, run.text
+    summary = run.summary()
+    ended_s = datetime.fromisoformat(summary["ended_at"]).timestamp() - killed
+    print(f"ended {ended_s:.1f} s after the loss, reported after {time.time() - killed:.1f} s: {summary['integrity']}")
+    assert ended_s < 15
+    assert adds_up(summary)
+    assert not summary["interrupted"]
+    assert summary["generator"]["workers_lost"] == 2
+    assert summary["integrity"]["unknown"] + summary["integrity"]["missed"] > 0
+    assert any("worker_lost: 2 worker process(es)" in reason for reason in summary["validity"]["reasons"])
+    wait_until(lambda: not any(map(alive, gone)), 15)
