@@ -12,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-scale bench-definitions dashboards-types dashboards-go
+.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-scale bench-peers bench-definitions dashboards-types dashboards-go
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -64,6 +64,9 @@ bench-scale: .venv/dev.stamp
 
 bench: .venv/dev.stamp .venv-bench/server/stamp
 	$(BIN)/python -m bench.run
+
+bench-peers: .venv/dev.stamp .venv-bench/server/stamp
+	$(BIN)/python -m bench.peers
 
 bench-definitions: .venv/dev.stamp
 	$(BIN)/python -m bench.definitions

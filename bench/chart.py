@@ -52,6 +52,17 @@ def panels(results: Mapping[str, Any]) -> Iterator[Panel]:
     yield Panel(
         "Which targets are met?", "share of what was allowed; the line is the target, less is better", shares, limit=1
     )
+    peers = [
+        figure for name, part in results["parts"].items() if name.startswith("peer ") for figure in figures_of(part)
+    ]
+    cost = [Bar(f.what, f.measured, amount(f.measured, f.unit), "other") for f in peers if f.unit == "×"]
+    yield Panel("What does a chunk cost the others?", "CPU, as a multiple of ours in the same minutes", cost, limit=1)
+    error = [
+        Bar(f.what, max(f.measured, 0.01), amount(f.measured, f.unit), "ours" if f.what.startswith("ours") else "other")
+        for f in peers
+        if f.unit == "ms"
+    ]
+    yield Panel("How far off is TTFT p99?", "ms from the server's truth, 100 streams", error, log=True)
 
 
 def svg(results: Mapping[str, Any]) -> str:

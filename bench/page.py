@@ -12,7 +12,6 @@ TITLES = {
     "workers": "Two workers",
     "tls": "TLS",
     "many": "Many streams",
-    "peers": "The others, beside it",
 }
 
 
@@ -36,7 +35,7 @@ def _page(results: Mapping[str, Any]) -> Iterator[str]:
         yield from ("", "Missed:", "", *(f"- {sentence(figure)}" for figure in missed))
     yield from ("", "![What was measured, as bars](results.svg)")
     for name, part in parts.items():
-        yield from ("", f"## {TITLES[name]}", "", f"{_measured(part)}", "")
+        yield from ("", f"## {TITLES.get(name, name.replace('peer ', 'Beside '))}", "", f"{_measured(part)}", "")
         yield from _table(figures_of(part))
         yield from _told(name, part["data"])
     yield from ("", *METHOD.strip().splitlines())
@@ -45,9 +44,10 @@ def _page(results: Mapping[str, Any]) -> Iterator[str]:
 def _measured(part: Mapping[str, Any]) -> str:
     machine = part["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    load = f", {part['load']:.1f} processes running or waiting for a core at its end" if "load" in part else ""
     return (
         f"`{part['command']}`, {part['measured_at']}: {machine['cores']} cores of {machine['processor']}, "
-        f"{machine['system']}, Python {machine['python']}, {machine['open_files']:,} open files; {versions}."
+        f"{machine['system']}, Python {machine['python']}, {machine['open_files']:,} open files{load}; {versions}."
     )
 
 

@@ -53,7 +53,6 @@ def main() -> None:
     unknown = set(wanted) - set(parts.PARTS)
     if unknown:
         parser.error(f"no part is called {', '.join(sorted(unknown))}; there are {', '.join(parts.PARTS)}")
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"parts": {}}
     with (
         tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as scratch,
         parts.opened(Path(scratch), options.server_python.absolute(), options.rounds) as bench,
@@ -61,21 +60,30 @@ def main() -> None:
         for name in wanted:
             print(f"{name}: measuring", flush=True)
             part = parts.PARTS[name](bench)
-            for figure in part.figures:
-                print(f"  {page.sentence(figure)}", flush=True)
-            results["parts"][name] = {
-                "measured_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-                "command": f"python -m bench.run --only {name} --rounds {options.rounds}",
-                "machine": machine(options.server_python),
-                "figures": [asdict(figure) for figure in part.figures],
-                "data": part.data,
-            }
-            write(results)
+            keep(name, part, f"python -m bench.run --only {name} --rounds {options.rounds}", options.server_python)
     print(HERE / "RESULTS.md")
 
 
+def keep(name: str, part: parts.Part, command: str, server_python: Path) -> None:
+    """Print a part's figures, and put them in the place of its last ones."""
+    for figure in part.figures:
+        print(f"  {page.sentence(figure)}", flush=True)
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"parts": {}}
+    results["parts"][name] = {
+        "measured_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "command": command,
+        "machine": machine(server_python),
+        "load": os.getloadavg()[0],
+        "figures": [asdict(figure) for figure in part.figures],
+        "data": part.data,
+    }
+    write(results)
+
+
 def write(results: dict[str, Any]) -> None:
-    results["parts"] = {name: results["parts"][name] for name in parts.PARTS if name in results["parts"]}
+    ours = [name for name in parts.PARTS if name in results["parts"]]
+    peers = sorted(name for name in results["parts"] if name not in parts.PARTS)
+    results["parts"] = {name: results["parts"][name] for name in (*ours, *peers)}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     (HERE / "results.svg").write_text(chart.svg(results))
     (HERE / "RESULTS.md").write_text(page.markdown(results))

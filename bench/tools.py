@@ -262,7 +262,8 @@ NOT_RUN = {
 
 def environment_of(runner: Runner, venvs: Path) -> Path:
     """The bin directory of the tool's virtual environment, which is made where it is not there."""
-    directory = venvs / runner.requirement.replace("==", "-").replace("[", "-").replace("]", "")
+    name = runner.requirement.partition(" @ ")[0]
+    directory = venvs / name.replace("==", "-").replace("[", "-").replace("]", "")
     if not (directory / "installed").exists():
         print(f"{runner.requirement}: installing into {directory}", flush=True)
         shutil.rmtree(directory, ignore_errors=True)

@@ -182,7 +182,9 @@ class Connection:
         body, self.buffer = self.buffer[end + 4 : end + 4 + size], self.buffer[end + 4 + size :]
         if head.startswith(b"GET /truth "):
             self.answer(self.server.truth.report())
-        elif head.startswith(b"GET"):
+        elif head.startswith(b"HEAD"):
+            self.write(WHOLE_HEAD % len(MODELS))
+        elif not body:  # a client that asks whether anybody is there
             self.answer(MODELS)
         else:
             self.generate(json.loads(body), lower, arrived_ns, read_ns)
