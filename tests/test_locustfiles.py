@@ -431,16 +431,35 @@ def test_inference_users_have_the_whole_timeline(
     assert not [file for file in (tmp_path / "2").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
+UNTIL_THREE = """
+import gevent
+from locust import events
+seen = []
+@events.request.add_listener
+def _(request_type, name, **_):
+    if (request_type, name) == ("TTFT", "turn 1"): seen.append(name)
+@events.init.add_listener
+def _(environment, **_): gevent.spawn(wait, environment.runner)
+def wait(runner):
+    while len(seen) < 3: gevent.sleep(0.02)
+    runner.quit()
+"""
+
+
 def test_the_example_runs_under_plain_locust_too(simulator: str, tmp_path: Path) -> None:
     locust = Path(sys.executable).with_name("locust")
     example = Path(__file__).parent.parent / "examples" / "locustfile.py"
+    (tmp_path / "until.py").write_text(UNTIL_THREE)
     done = subprocess.run(
-        [locust, "-f", example, "--headless", "-u", "8", "-r", "50", "-t", "4s", "-H", f"{simulator}/v1", "--json"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=60,
+        [
+            locust, "-f", f"{example},until.py", "--headless", "-u", "8", "-r", "50", "-t", "80s", "-H", f"{simulator}/v1",
+            "--json",
+        ],
+        capture_output=True, text=True, cwd=tmp_path, timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     table = {(row["method"], row["name"]): row["num_requests"] for row in json.loads(done.stdout)}
-    assert table["chat", "turn 1"] == table["TTFT", "turn 1"] > 0, table
+    assert table["chat", "turn 1"] == table["TTFT", "turn 1"] >= 3, table
 
 
 class CatchResponseError(Exception):
