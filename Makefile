@@ -102,7 +102,7 @@ COMPOSE_SPEC := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 	@echo "Building the OpenTelemetry Collector and the validator of compose files into .tools: five minutes the first time."
 	@GOBIN=$(CURDIR)/.tools/build go install -trimpath $(COMPOSE_SPEC) $(BUILDER)
 	@mkdir -p .tools/bin && mv .tools/build/cmd .tools/bin/compose-spec
-	@.tools/build/builder --config tests/containers/otelcol.yaml --set dist.output_path=$(CURDIR)/.tools/build/otelcol --skip-strict-versioning --skip-compilation
+	@.tools/build/builder --config tests/containers/otelcol.yaml --skip-strict-versioning --skip-compilation
 	@cd .tools/build/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(CURDIR)/.tools/bin/otelcol .
 	@touch $@
 
