@@ -10,13 +10,15 @@ import yaml
 from dashboards import panels
 from dashboards.alerts import ALERTS
 from dashboards.grafana import build, rules
-from dashboards.grafana.__main__ import DASHBOARDS, PROVISIONING, texts
+from dashboards.grafana.__main__ import CHART, DASHBOARDS, PROVISIONING, texts
 
 
 def test_what_is_committed_is_what_the_tables_make() -> None:
     committed = {
         path: path.read_text() for where in (DASHBOARDS, PROVISIONING) for path in where.rglob("*") if path.is_file()
     }
+    chart = [*CHART.glob("dashboards/*.json"), CHART / "alerting.yaml"]
+    committed |= {path: path.read_text() for path in chart}
     assert committed == texts(), "run: python -m dashboards.grafana"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from dashboards.grafana import build, files
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
+CHART = Path(__file__).parents[2] / "helm" / "loadtest" / "files"  # helm reads nothing outside its chart
 PROVISIONING = Path(__file__).parents[2] / "deploy" / "grafana" / "provisioning"
 
 
@@ -14,7 +15,13 @@ def texts() -> dict[Path, str]:
     dashboards = {
         DASHBOARDS / f"{name}.json": json.dumps(made, indent=1) + "\n" for name, made in build.dashboards().items()
     }
-    return dashboards | {PROVISIONING / name: text for name, text in files.texts().items()}
+    provisioning = files.texts()
+    return (
+        dashboards
+        | {PROVISIONING / name: text for name, text in provisioning.items()}
+        | {CHART / "dashboards" / path.name: text for path, text in dashboards.items()}
+        | {CHART / "alerting.yaml": provisioning["alerting/loadtest.yaml"]}
+    )
 
 
 if __name__ == "__main__":
