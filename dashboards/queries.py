@@ -370,19 +370,20 @@ def meanwhile() -> str:
     """Samples of its target's GPUs and engines between sending and end; where there is none, the last one before, if it
     is not older than 60 s: `age_s` says how old it was when the request was sent."""
     facts = "any(run), any(target), any(ifNull(sent_ns, started_ns)), any(done_ns)"
-    run, target, sent_ns, done_ns = (f"(SELECT ({facts}) FROM attempts WHERE {TRACE}).{n}" for n in range(1, 5))
+    run, target, sent_ns, done_ns = (f"request.{number}" for number in range(1, 5))
     window = Window(f"{sent_ns} - 60000000000", f"{done_ns} + 1")
     mine = (
         f"has(splitByChar(',', Attributes['loadtest.target']), {target}) AND Attributes['loadtest.run'] IN ('', {run})"
     )
     during = f"{samples.AT_NS} >= {sent_ns}"
     return (
+        f"WITH (SELECT ({facts}) FROM attempts WHERE {TRACE}) AS request "
         "SELECT MetricName AS name, concat(any(Attributes['hw.id']), any(Attributes['engine.id'])) AS device, "
         f"any(Attributes['reason']) AS reason, countIf({during}) AS during, "
         f"if(during > 0, minIf(Value, {during}), {_VALUE}) AS lowest, "
         f"if(during > 0, maxIf(Value, {during}), {_VALUE}) AS highest, any(MetricUnit) AS unit, "
         f"if(during > 0, 0, ({sent_ns} - max({samples.AT_NS})) / 1e9) AS age_s FROM otel_metrics_gauge "
-        f"WHERE match(MetricName, '^(hw|gpu|engine)[.]') AND {samples.within(window)} AND {mine} "
+        f"PREWHERE {samples.within(window)} WHERE match(MetricName, '^(hw|gpu|engine)[.]') AND {mine} "  # maps are read last
         "GROUP BY name, Attributes ORDER BY name, device, reason"
     )
 

@@ -1,5 +1,7 @@
 """SQL over what is sampled beside the requests: the tables otel_metrics_gauge and otel_metrics_sum (docs/store.md).
 
+PREWHERE: names and times are read first, the attributes, which cost most, only of what is left.
+
 As metrics.py is for requests: whoever shows a sampled value asks here for its query. A sample is a fact of its instant:
 nothing is interpolated, and a bucket of time without a sample has no row.
 """
@@ -41,7 +43,7 @@ def gauge(
     keys = ["t_ns", *(key.rpartition(" AS ")[2] for key in by)]
     each = (
         f"SELECT {bucket(AT_NS, step_ns)}, {', '.join(by)}, Attributes, {within_bucket}(Value) AS of_series "
-        f"FROM otel_metrics_gauge WHERE MetricName = '{name}' AND {within(window)} AND {where} "
+        f"FROM otel_metrics_gauge PREWHERE MetricName = '{name}' AND {within(window)} WHERE {where} "
         f"GROUP BY {', '.join(keys)}, Attributes"
     )
     return f"SELECT {', '.join(keys)}, {over_series}(of_series) AS value FROM ({each}) GROUP BY {', '.join(keys)} ORDER BY t_ns"
@@ -59,7 +61,7 @@ def rate(name: str, where: str, step_ns: int | str, *, by: Sequence[str], window
     each = (
         f"SELECT TimeUnix, StartTimeUnix, {', '.join(by)}, Value, count() OVER ({series}) = 1 AS first, "
         f"first_value(Value) OVER ({series}) AS last, if({before} > Value, Value, Value - {before}) AS grown "
-        f"FROM otel_metrics_sum WHERE MetricName = '{name}' AND {within(window)} AND {where}"
+        f"FROM otel_metrics_sum PREWHERE MetricName = '{name}' AND {within(window)} WHERE {where}"
     )
     return (
         f"SELECT {bucket(AT_NS, step_ns)}, {', '.join(keys[1:])}, sum(grown) / ({step_ns} / 1e9) AS value "
@@ -76,7 +78,7 @@ def latest(
     named = ", ".join(f"'{name}'" for name in names)
     each = (
         f"SELECT MetricName AS name, {', '.join(by)}, argMax(Value, TimeUnix) AS newest, max({AT_NS}) AS newest_ns "
-        f"FROM otel_metrics_{table} WHERE MetricName IN ({named}) AND {within(window)} AND {where} "
+        f"FROM otel_metrics_{table} PREWHERE MetricName IN ({named}) AND {within(window)} WHERE {where} "
         f"GROUP BY {', '.join(keys)}, Attributes"
     )
     return f"SELECT {', '.join(keys)}, sum(newest) AS value, max(newest_ns) AS at_ns FROM ({each}) GROUP BY {', '.join(keys)}"
