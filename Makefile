@@ -3,6 +3,7 @@
 # make chart  lint, render and validate the Helm chart (builds helm and kubeconform with Go)
 # make containers   execute the containers' commands and configuration without an engine (Go; root for namespaces)
 # make dashboards-go   check that the store answers the Go client of Grafana's ClickHouse plugin (needs go)
+# make pictures   play a short incident and take the pictures of docs/dashboards.md (needs chromium)
 # make lock   resolve the lock files anew
 # make test-cluster   test Ray clusters of several nodes, and networks between them (as root)
 # make test-external   test against servers that nobody here wrote
@@ -12,7 +13,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-scale bench-peers bench-definitions dashboards-types dashboards-go
+.PHONY: demo test test-cluster test-external test-locust-examples lint chart containers lock bench bench-scale bench-peers bench-definitions dashboards-types dashboards-go pictures
 .DELETE_ON_ERROR:
 
 .venv/run.stamp: pyproject.toml requirements.lock requirements-grafana.lock
@@ -135,6 +136,9 @@ LOCUST_COMMIT := 407343d0f5ab84a32f41f6f9a7c991188d10a55a
 
 test-locust-examples: .venv/dev.stamp .locust-examples/stamp
 	PYTHONPATH=.locust-examples/packages $(BIN)/python tests/external/locust_examples.py .locust-examples $(EXAMPLES)
+
+pictures: .venv/dev.stamp
+	PYTHONPATH=. $(BIN)/python tests/pictures.py
 
 lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group build -o requirements.lock

@@ -208,7 +208,7 @@ def _values(
 
 def _lines(painter: Painter, panel: Panel, found: Found, numbers: Sequence[str]) -> list[Line]:
     """A hue for each target, or else for each group; of percentiles the higher the stronger; what was asked for dashed."""
-    groups = list(dict.fromkeys(_but_stage(group) for group, _ in found))
+    groups = sorted({_but_stage(group) for group, _ in found})  # so that each keeps its hue from panel to panel
     percentiles = [name for name in numbers if name in SHADES]
     ends = _ends(found)
     short_names = _short_names(groups)

@@ -171,8 +171,9 @@ scripts has the table beside the chart. */
         ctx.font = FONT.replace("11px", `${11 * ratio}px`);
         ctx.textAlign = "left";
         ctx.textBaseline = y - u.bbox.top > 16 * ratio ? "bottom" : "top";
-        if (Math.abs(last - y) > LABEL_GAP_PX * ratio) ctx.fillText(limit.label, u.bbox.left + 4 * ratio, y + (ctx.textBaseline === "bottom" ? -3 : 3) * ratio);
-        last = y;
+        const middle = y + (ctx.textBaseline === "bottom" ? -9 : 9) * ratio;
+        if (Math.abs(last - middle) > LABEL_GAP_PX * ratio) ctx.fillText(limit.label, u.bbox.left + 4 * ratio, y + (ctx.textBaseline === "bottom" ? -3 : 3) * ratio);
+        last = middle;
         ctx.restore();
       }
     };
