@@ -8,7 +8,8 @@ from typing import Any
 
 from bench.page import amount, figures_of
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 860, 400, 90, 22, 46
+WIDTH, LEFT, RIGHT, ROW, TOP = 860, 400, 160, 22, 46
+CLIP = 3
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #15181e } .title { font-weight: 600; font-size: 15px }
 .small { fill: #474d59; font-size: 12px } .axis { stroke: #d8dce2 } .limit { stroke: #c01f3a; stroke-width: 1.5 }
@@ -48,9 +49,13 @@ def panels(results: Mapping[str, Any]) -> Iterator[Panel]:
         if figure.asked:
             share = figure.measured / figure.asked if figure.must_be == "at most" else figure.asked / figure.measured
             look = "ours" if figure.met else "missed"
-            shares.append(Bar(figure.what, share, amount(figure.measured, figure.unit), look))
+            words = f"{amount(figure.measured, figure.unit)}{f' ({share:,.0f} times)' if share > CLIP else ''}"
+            shares.append(Bar(figure.what, min(share, CLIP), words, look))
     yield Panel(
-        "Which targets are met?", "share of what was allowed; the line is the target, less is better", shares, limit=1
+        "Which targets are met?",
+        f"share of what was allowed, cut at {CLIP} times; the line is the target, less is better",
+        shares,
+        limit=1,
     )
     peers = [
         figure for name, part in results["parts"].items() if name.startswith("peer ") for figure in figures_of(part)
