@@ -103,7 +103,9 @@ def test_values_are_bound_and_never_part_of_a_statement(page: httpx.Client) -> N
 
 
 def test_only_loopbacks_own_names_are_answered_to(page: httpx.Client) -> None:
-    assert page.get("/", headers={"Host": "rebound.example:80"}).status_code == 421
+    for name in ("rebound.example:80", "127.0.0.1.rebound.example", "127.rebound.example:80", ""):
+        assert page.get("/", headers={"Host": name}).status_code == 421
+    assert page.get("/", headers={"Host": "127.0.0.2"}).status_code == 200
     assert page.get("/", headers={"Host": "localhost:1234"}).status_code == 200
     assert page.get("/", headers={"Host": "[::1]:1234"}).status_code == 200
 
