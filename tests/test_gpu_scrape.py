@@ -203,6 +203,14 @@ def test_without_a_gpu_nvml_is_refused_in_a_sentence() -> None:
         Source(GpuSource(name="s", kind="nvml"), None, {}, 1)
 
 
+def test_nvml_is_asked_in_the_call_and_not_by_whoever_goes_through_its_answer() -> None:
+    """The call is a thread's, since NVML may block; the answer is gone through in the event loop."""
+    nvml = object.__new__(Nvml)
+    nvml._devices = [({"gpu": "0"}, None)]  # NVML is not started, or has no such GPU
+    with pytest.raises(NoNvml, match="NVML says of GPU 0"):
+        nvml.read()
+
+
 # All of them, into the store
 
 

@@ -10,6 +10,9 @@ import pynvml
 
 from loadtest.gpu.names import PERCENT, REASON_BITS
 
+Value = tuple[str, Mapping[str, str], float]
+"""(name, labels, value): names as in names.py, labels as dcgm-exporter has them."""
+
 
 class NoNvml(Exception):
     """There is no driver, or it does not answer; the text says which."""
@@ -26,8 +29,11 @@ class Nvml:
         except pynvml.NVMLError as e:
             raise NoNvml(f"NVML says: {e}") from None
 
-    def read(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
-        """(name, labels, value): names as in names.py, labels as dcgm-exporter has them. Raises NoNvml."""
+    def read(self) -> list[Value]:
+        """All of them at once, so that whoever gives this to a thread has nothing left to wait for. Raises NoNvml."""
+        return list(self._values())
+
+    def _values(self) -> Iterator[Value]:
         for labels, handle in self._devices:
             answered = 0
             for name, read in _VALUES:
@@ -42,7 +48,7 @@ class Nvml:
             if answered:
                 yield from self._throttling(labels, handle)
 
-    def _throttling(self, labels: Mapping[str, str], handle: Any) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    def _throttling(self, labels: Mapping[str, str], handle: Any) -> Iterator[Value]:
         try:
             reasons = pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
         except pynvml.NVMLError:
