@@ -251,6 +251,9 @@ def test_each_request_of_an_unmodified_file_is_a_row(store: Store, server: Serve
     assert any("raised LookupError" in problem for host in snapshot.hosts for problem in host.problems)
     _facts_are_facts(rows(store, snapshot))
     assert "sk-secret" not in options.record(asked, snapshot.plan)
+    attached = msgspec.structs.replace(asked, more=["--who=sk-secret", "-wsk-secret", "-w=sk-secret"])
+    recorded = msgspec.yaml.decode(options.record(attached, snapshot.plan))
+    assert recorded["locustfile"]["options"] == ["--who", "-w", "-w"]
 
 
 def _facts_are_facts(found: list[dict[str, Any]]) -> None:
@@ -502,6 +505,28 @@ def test_what_a_client_met_has_its_word(exception: Any, status: int | None, word
     found, detail = outcome(exception, status)
     assert found == word
     assert bool(detail) == bool(word)
+
+
+def test_a_query_and_credentials_in_a_clients_words_are_kept_nowhere() -> None:
+    found = requests.HTTPError("404 Client Error: Not Found for url: https://me:pw@host:80/x?key=sk-secret&n=1")
+    assert outcome(found, 404)[1] == "HTTPError: 404 Client Error: Not Found for url: https://...host:80/x?..."
+    found = requests.ConnectionError(
+        "HTTPPool(host='h', port=80): Max retries exceeded with url: /x?key=sk-secret (Caused by)"
+    )
+    assert outcome(found, None)[1].endswith("with url: /x?... (Caused by)")
+    by_author = type("CatchResponseError", (Exception,), {})("is it /x?a=1")
+    assert outcome(by_author, 200)[1] == "is it /x?a=1"
+
+
+@pytest.mark.parametrize("key", ["sk-secret", "user:sk-secret"])
+def test_a_key_in_place_of_a_reference_is_refused_and_not_quoted(
+    key: str, store: Store, server: Server, tmp_path: Path
+) -> None:
+    text = INFERENCE.replace("env:TEST_LOCUST_KEY", key)
+    with pytest.raises(PlanError, match="must be env:NAME or file:PATH") as refused:
+        drive(asked_for(tmp_path, text, server), store, tmp_path)
+    assert "sk-secret" not in str(refused.value)
+    assert not server.asked
 
 
 def test_the_command_judges_and_reports(server: Server, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def record(options: Options, plan: Plan) -> str:
         "exclude_tags": list(options.exclude_tags),
         "stop_timeout_s": options.stop_timeout_s,
         "slos": list(options.slos),
-        "options": [word.partition("=")[0] for word in options.more if word.startswith("-")],
+        "options": [_name(word) for word in options.more if word.startswith("-")],
     }
     slos = [slo(said) for said in options.slos]
     names = [target.name for target in plan.targets] + [each.target for each in slos if each.target]
@@ -188,6 +188,11 @@ def record(options: Options, plan: Plan) -> str:
             "fleet": {"workers": options.workers},
         }
     )
+
+
+def _name(word: str) -> str:
+    """Of an option, without its value: --token=VALUE, -tVALUE."""
+    return word.partition("=")[0] if word.startswith("--") else word[:2]
 
 
 def _without_none(keys: Mapping[str, Any]) -> dict[str, Any]:

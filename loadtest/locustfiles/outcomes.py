@@ -5,6 +5,7 @@ knows; so they are told apart by the names of their classes, and what fits none 
 """
 
 import errno
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,8 @@ _WORDS: tuple[tuple[ErrorWord, frozenset[str]], ...] = tuple(
 _OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN)
 MOST_CAUSES = 20
+_SECRET_PARTS = re.compile(r"(?<=://)[^/\s@'\"]+@|(?<=\S\?)[^\s'\"<>()?]*=[^\s'\"<>()]*")
+"""Of URLs in a client's words: whoever gave a request a name, for one, wants its query nowhere."""
 
 
 def outcome(exception: Any, status: int | None) -> tuple[ErrorWord | None, str]:
@@ -40,7 +43,8 @@ def outcome(exception: Any, status: int | None) -> tuple[ErrorWord | None, str]:
         return None, ""
     causes = list(_causes(exception))
     by_author = any(type(cause).__name__ in ("CatchResponseError", "ResponseError") for cause in causes)
-    shown = str(exception) if by_author or isinstance(exception, str) else f"{type(exception).__name__}: {exception}"
+    own = by_author or isinstance(exception, str)
+    shown = str(exception) if own else f"{type(exception).__name__}: {_SECRET_PARTS.sub('...', str(exception))}"
     detail = one_line(shown, None)
     if status is not None and status >= 300:
         return word_of_status(status), detail

@@ -107,6 +107,8 @@ class Load(Struct):
 
 def _resolved(references: Mapping[str, str]) -> dict[str, str]:
     """The secrets that InferenceUsers refer to, found here: the workers' machines need not have them."""
+    if not all(reference.startswith(("env:", "file:")) for reference in references):
+        raise PlanError("the key of an InferenceUser must be env:NAME or file:PATH, never the key itself")
     try:
         return {reference: plans.secret(absolute, os.environ) for reference, absolute in references.items()}
     except ValueError as e:
