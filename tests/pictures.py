@@ -22,7 +22,9 @@ PICTURES = ROOT / "docs" / "pictures"
 ALONE = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 WIDTH, MOST_BYTES = 1360, 200_000
-HEIGHTS = {"live": 920, "providers": 1240, "gpu": 860, "request": 840}
+HEIGHTS = {"live": 920, "live-latency": 900, "providers": 1240, "gpu": 900, "request": 840}
+BEGINS = {"live-latency": "ttft", "gpu": "utilization"}
+"""Pictures that begin at a panel, and not at the top of the page."""
 WITHIN_MS = 120_000
 
 
@@ -60,7 +62,7 @@ def take(store: Store, out: Path) -> None:
             )
             for name, query in addresses.items():
                 path = out / f"{name}-{scheme}.png"
-                take_one(context.new_page(), f"{url}{name}?{urlencode(query)}", path, HEIGHTS[name])
+                take_one(context.new_page(), f"{url}{name.partition('-')[0]}?{urlencode(query)}", path, name)
                 print(path, path.stat().st_size)
         browser.close()
 
@@ -76,10 +78,16 @@ def addresses_of(store: Store) -> dict[str, dict[str, str]]:
     [slowest] = store.query(slow, {"run": load["run"]})
     time = {"from": stamp(load["started_ns"] / 1e9 - 5), "to": stamp(load["ended_ns"] / 1e9 + 5)}
     run = {"run": load["run"]}
-    return {"live": run, "providers": time, "gpu": run, "request": {**run, "trace": slowest["trace_id"]}}
+    return {
+        "live": run,
+        "live-latency": run,
+        "providers": time,
+        "gpu": run,
+        "request": {**run, "trace": slowest["trace_id"]},
+    }
 
 
-def take_one(tab: Page, address: str, path: Path, height: int) -> None:
+def take_one(tab: Page, address: str, path: Path, name: str) -> None:
     tab.goto(address)
     expect(tab.locator("html[data-feed=ended]")).to_have_count(1, timeout=WITHIN_MS)
     for chart in tab.locator(".plot[role=img]").all():
@@ -87,7 +95,8 @@ def take_one(tab: Page, address: str, path: Path, height: int) -> None:
         expect(chart.locator("canvas")).to_have_count(1)
     tab.evaluate("() => scrollTo(0, 0)")
     tab.mouse.move(0, 0)
-    size = {"x": 0, "y": 0, "width": WIDTH, "height": height}
+    begin = tab.locator(f"[data-panel={BEGINS[name]}]").bounding_box()["y"] - 16 if name in BEGINS else 0
+    size = {"x": 0, "y": begin, "width": WIDTH, "height": HEIGHTS[name]}
     while len(content := tab.screenshot(full_page=True, clip=size)) > MOST_BYTES:
         size["height"] -= 40  # as much of the page as fits
     path.write_bytes(content)
