@@ -276,6 +276,32 @@ def test_the_network_policy_opens_what_ray_the_store_and_the_targets_need_and_no
     assert names[0]["toFQDNs"] == [{"matchName": "inference.acme.example"}]
 
 
+@pytest.mark.parametrize(("host", "port"), [("db1", 8123), ("10.0.0.5", 8123), ("db1:9000", 9000)])
+def test_the_stores_port_is_what_stands_after_its_name(host: str, port: int):
+    rendered = check.render(
+        check.MATRIX / "cilium-store.yaml",
+        check.CHART,
+        "--set",
+        f"grafana.provision=sidecar,store.url=clickhouse://u@{host}/d",
+    )
+    egress = named(rendered, "CiliumNetworkPolicy", "-run")["spec"]["egress"]
+    to_store = [rule for rule in egress if rule.get("toCIDR") == ["203.0.113.7/32"]]
+    assert [rule["toPorts"] for rule in to_store] == [[{"ports": [{"port": str(port), "protocol": "TCP"}]}]]
+    source = yaml.safe_load(named(rendered, "ConfigMap", "datasource")["data"]["loadtest.yaml"])["datasources"][0]
+    assert source["jsonData"]["port"] == port
+
+
+@pytest.mark.parametrize(("values", "kind"), [("run", "NetworkPolicy"), ("cilium", "CiliumNetworkPolicy")])
+def test_without_readers_no_port_is_open_to_everybody(values: str, kind: str):
+    rendered = check.render(
+        check.MATRIX / f"{values}.yaml", check.CHART,
+        "--set", "networkPolicy.readerNamespaces=null,serviceMonitor.enabled=true",
+    )  # fmt: skip
+    for of in check.objects(rendered):
+        for rule in of["spec"].get("ingress", []) if of["kind"] == kind else []:
+            assert rule.get("from") or rule.get("fromEndpoints"), rule
+
+
 def test_the_data_source_is_the_one_that_the_dashboards_ask(rendered: dict[str, str]):
     uid = set(re.findall(r'"uid": "(loadtest-clickhouse)"', (check.CHART / "files/dashboards/live.json").read_text()))
     source = yaml.safe_load(named(rendered["run"], "ConfigMap", "datasource")["data"]["loadtest.yaml"])["datasources"][
