@@ -143,7 +143,7 @@ def ran(peer: Peer, bin: Path, place: Place, server: TruthServer) -> Ran:
     place.out.mkdir(parents=True)
     server.truth()
     before_s = _children_cpu_s()
-    settings = {"PATH": f"{bin}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    settings = {"PATH": f"{bin}:{os.environ['PATH']}", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     done = subprocess.run(
         peer.command(bin, place), env={**os.environ, **settings}, cwd=place.out, check=False, timeout=TIMEOUT_S,
         capture_output=True, text=True,
