@@ -156,3 +156,14 @@ def test_a_port_that_is_taken_is_told(store: Store) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(RunFailed, match=rf"nothing can listen at 127.0.0.1 port {port}: .*give another --port"):
             serving(store, port=port).__enter__()
+
+
+def test_the_server_ends_in_good_order_though_a_page_goes_on(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    page = serving(store)
+    url = page.__enter__()
+    with httpx.Client() as client, client.stream("GET", f"{url}events/live?run=none&last=1h", timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == "event: status"
+        page.__exit__(None, None, None)
+        assert "event: end" not in list(lines), "it was cut short, and not at its end"
+    assert capfd.readouterr().err == ""

@@ -4,7 +4,6 @@ Watching must not disturb: all queries go through one thread (reader.py), cover 
 and together take at most `SHARE` of each second. Where they would take more, panels take turns.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -27,32 +26,36 @@ async def events(reader: Reader, asked: Asked) -> AsyncIterator[bytes]:
     """`status`, then `panel` for each, `options`; and `end` when nothing more will change."""
     sent: dict[str, bytes] = {}
     first = True
-    while True:
+    while not reader.is_over():
         began = time.monotonic()
         try:
             view = await reader.ask(partial(views.view, asked=asked, now_ns=time.time_ns()))
         except StoreError as e:
             yield event("failed", {"words": str(e)})
-            await asyncio.sleep(EVERY_S)
+            await reader.rest(EVERY_S)
             continue
         yield event("status", status.told(view))
         async for panel, took_s in _panels(reader, view, sent):
             yield panel
             if not first and took_s > 0:
-                await asyncio.sleep(took_s * (1 / SHARE - 1))
+                await reader.rest(took_s * (1 / SHARE - 1))
+        if reader.is_over():
+            return
         if first:
             yield event("options", await reader.ask(partial(views.options, view=view)))
         if not view.live:
             yield event("end", {})
             return
         first = False
-        await asyncio.sleep(max(0.0, began + EVERY_S - time.monotonic()))
+        await reader.rest(max(0.0, began + EVERY_S - time.monotonic()))
 
 
 async def _panels(reader: Reader, view: View, sent: dict[str, bytes]) -> AsyncIterator[tuple[bytes, float]]:
     """Those that changed, and for how long each kept the store busy."""
     painter = Painter(view.selection, view.order, view.marks)
     for panel in view.asked.panels:
+        if reader.is_over():
+            return
         drawing = await reader.ask(partial(draw, panel=panel, painter=painter))
         took_s, drawing.took_ms = drawing.took_ms / 1e3, 0
         content = msgspec.json.encode(drawing)

@@ -1,12 +1,15 @@
 """The one thread that asks the store. Pages wait for each other, and a run that is being measured meets one query at a time."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from loadtest.store import Store, StoreUnavailable
 
+LOOK_S = 0.1
 Answer = TypeVar("Answer")
 
 
@@ -17,6 +20,7 @@ class Reader:
         """`store` stays open as long as this does: it keeps an embedded server alive."""
         self._opened = store
         self._store: Store | None = None
+        self._over = threading.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
 
     @property
@@ -25,6 +29,19 @@ class Reader:
 
     async def ask(self, question: Callable[[Store], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, question)
+
+    def is_over(self) -> bool:
+        """The server is to end: what streams is to stop."""
+        return self._over.is_set()
+
+    def end(self) -> None:
+        self._over.set()
+
+    async def rest(self, seconds: float) -> None:
+        """Sleep, but not through the end."""
+        until = time.monotonic() + seconds
+        while not self.is_over() and (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, LOOK_S))
 
     def _answer(self, question: Callable[[Store], Answer]) -> Answer:
         if self._store is None:

@@ -50,6 +50,7 @@ def serving(store: Store, host: str = "127.0.0.1", port: int = 0) -> Iterator[st
         at = f"http://{f'[{name}]' if ':' in name else name}:{listener.getsockname()[1]}/"
         yield f"{at}?token={token}" if token else at
     finally:
+        reader.end()
         server.should_exit = True
         thread.join()
         listener.close()
