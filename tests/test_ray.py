@@ -50,10 +50,23 @@ def run(plan: Path, *options: str, **environment: str) -> tuple[dict[str, object
     clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         [LOADTEST, "run", str(plan), "--store", str(plan.parent / "store"), "--out", str(out), *options],
-        env={**clean, "TEST_KEY": KEY, **environment}, capture_output=True, text=True, timeout=110, cwd=plan.parent,
+        env={**clean, "TEST_KEY": KEY, "STARTED_FOR": str(plan), **environment},
+        capture_output=True, text=True, timeout=110, cwd=plan.parent,
     )  # fmt: skip
     summary = out / "summary.json"
     return json.loads(summary.read_text()) if summary.exists() else {}, done
+
+
+def pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def environment_of(pid: int) -> str:
+    """What a process was started with: empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def processes(pattern: str) -> list[str]:
@@ -95,10 +108,9 @@ def await_port(port: int) -> None:
 
 @pytest.mark.timeout(240)
 def test_ray_and_local_are_the_same_run(plan: Path) -> None:
-    ray_before = set(processes(r"raylet|gcs_server"))
     on_ray, done = run(plan, "--on", "ray", "--workers", "2")
     assert done.returncode in (0, 3), done.stdout + done.stderr  # 3: a busy machine may send late
-    assert set(processes(r"raylet|gcs_server")) <= ray_before
+    assert [pid for pid in pids() if str(plan) in environment_of(pid)] == [], "of the Ray that it started"
     logs = [p for p in Path("/tmp/ray").glob("session_*/logs/**/*") if p.is_file() and KEY.encode() in p.read_bytes()]
     assert logs == []
     assert KEY not in done.stdout + done.stderr
