@@ -58,7 +58,10 @@
     panel.el.setAttribute("aria-busy", "false");
     panel.el.dataset.state = drawing.state;
     panel.el.dataset.took = drawing.took_ms ?? 0;
-    if (panel.seen) draw(panel);
+    const figures = panel.el.querySelector(".figures");
+    if (figures) figures.hidden = drawing.state !== "ok";
+    const picture = drawing.state === "ok" && !(drawing.shape.kind in shapes);
+    if (panel.seen || !picture) draw(panel); /* what the keyboard reaches is there, in sight or not */
   }
 
   function draw(panel) {
@@ -66,7 +69,6 @@
     panel.waiting = false;
     const plot = el.querySelector(".plot");
     const figures = el.querySelector(".figures");
-    if (figures) figures.hidden = drawing.state !== "ok";
     if (drawing.state !== "ok") {
       panel.chart?.destroy();
       panel.chart = null;
