@@ -104,6 +104,8 @@ PANELS = (
         metrics=("error_rate",),
         sql=q.failed_share(),
         unit="share",
+        empty="No request of this time range says anything of an endpoint: there were none, or all ended by the plan's or the "
+        "generator's own fault (see the errors by word).",
         thresholds=(Threshold(0, "ok"), Threshold(0.01, "warn"), Threshold(0.05, "bad")),
         width=8,
         height=6,

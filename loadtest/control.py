@@ -124,6 +124,8 @@ class Control:
         messages: queue.Queue[bytes | None] = queue.Queue(BEHIND)
         with connection, suppress(OSError):
             wish = connection.makefile("rb").readline(64)
+            if not wish:
+                return  # somebody who only wanted to know whether anybody is here
             with self._lock:
                 messages.put(self._last)
                 if self._over:
@@ -220,9 +222,11 @@ def has_begun(run: str) -> bool:
 
 def find(run: str) -> str:
     """The one run that goes on here and that `run` means: its id, the beginning of one, or "last"."""
-    known = sorted(path.stem for path in _directory().glob("*.sock"))
+    known = sorted(path.stem for path in _directory().glob("*.sock") if _is_served(path))
     if run == "last" and known:
         return known[-1]
+    if run == "last":
+        raise RunFailed("no run goes on on this machine; loadtest report last tells of the newest stored one")
     found = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
     if len(found) == 1:
         return found[0]
@@ -274,6 +278,17 @@ def _messages(run: str, wish: bytes) -> Iterator[Message]:
         with connection.makefile("rb") as stream:
             while len(head := stream.read(LENGTH.size)) == LENGTH.size:
                 yield decode(stream.read(LENGTH.unpack(head)[0]))
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a driver listens there. What a killed one left behind is cleared away."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return False
+    return True
 
 
 def _directory() -> Path:

@@ -469,12 +469,12 @@ def called_as(arguments: Sequence[str] = sys.argv, here: Path | None = None) -> 
 
 
 def _advice(summary: Summary) -> str:
+    if failed := failed_targets(summary):  # before what else is wrong: no other remedy would help
+        return f"see above why nothing succeeded at {', '.join(failed)}, and run again"
     if not summary.validity.valid:
         return "do what INVALID says above and run again"
     if summary.interrupted:
         return "let the next run go to its end"
-    if failed := failed_targets(summary):
-        return f"see above why nothing succeeded at {', '.join(failed)}, and run again"
     state = headline(summary).state
     if state == "breached":
         return "open the report: its charts show when, its errors why"

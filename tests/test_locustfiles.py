@@ -374,7 +374,7 @@ def test_a_file_that_cannot_run_sends_nothing(
         ({"run_time": "soon"}, "--run-time is 'soon'; write seconds"),
         ({"more": ["--processes", "4"]}, "--processes cannot be given"),
         ({"more": ["-u", "4"]}, "write --users before it"),
-        ({"locustfile": Path("plan.yaml")}, "plan.yaml is no Python file"),
+        ({"locustfile": Path("plan.yaml")}, "plan.yaml does not exist"),
         ({"slos": ["e2e p99 5"]}, "--slo 'e2e p99 5': metric is 'e2e'; did you mean e2e_ms"),
         ({"slos": ["e2e_ms 5"]}, "stat is missing"),
         ({"slos": ["error_rate low"]}, "write a metric, a stat and a limit"),

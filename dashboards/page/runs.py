@@ -36,7 +36,8 @@ KNOWN = """
     ORDER BY started_ns DESC, run LIMIT {most:UInt32}"""
 """A run that goes on, or whose driver was killed, is known from its events alone."""
 COUNTS = """
-    SELECT toString(run) AS run, count() AS requests, countIf(fault IN ('endpoint', 'network')) AS failed
+    SELECT toString(run) AS run, count() AS requests, countIf(fault IN ('endpoint', 'network')) AS failed,
+        countIf(fault NOT IN ('client', 'generator')) AS judged
     FROM requests WHERE run IN {runs:Array(String)} AND NOT warmup GROUP BY run"""
 HEADS = (
     ("", None),
@@ -68,10 +69,11 @@ class Listed(Struct, kw_only=True):
 
 
 class Counted(Struct):
-    """Measured requests of a run, and those that failed by the endpoint's or the network's fault."""
+    """Measured requests of a run, those of them that say anything of the endpoint, and those that it or the network failed."""
 
     requests: int = 0
     failed: int = 0
+    judged: int = 0
 
 
 class _Named(Struct):
@@ -91,7 +93,7 @@ def listed(store: Store, before_ns: int = FOREVER_NS, most: int = A_PAGE, only: 
 
 def counted(store: Store, runs: list[Listed]) -> dict[str, Counted]:
     rows = store.query(COUNTS, {"runs": [run.run for run in runs]}) if runs else []
-    return {row["run"]: Counted(row["requests"], row["failed"]) for row in rows}
+    return {row["run"]: Counted(row["requests"], row["failed"], row["judged"]) for row in rows}
 
 
 def _listed(row: dict[str, Any]) -> Listed:
@@ -145,7 +147,7 @@ def table(runs: list[Listed], counts: dict[str, Counted], more: bool) -> Html:
 
 def _row(run: Listed, counts: Counted) -> Html:
     choose = h("input", type="checkbox", name="run", value=run.run, aria_label=f"Compare {run.run}")
-    share = percent(counts.failed / counts.requests) if counts.requests else "–"
+    share = percent(counts.failed / counts.judged) if counts.judged else "–"
     return h(
         "tr",
         h("td", choose),

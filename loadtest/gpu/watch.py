@@ -18,7 +18,7 @@ from rich.text import Text
 
 from loadtest import plan as plans
 from loadtest.detach import new_run_id
-from loadtest.errors import PlanError
+from loadtest.errors import PlanError, UserError
 from loadtest.gpu.scrape import Sample, Scrape
 from loadtest.gpu.scraper import Scraper
 from loadtest.report.words import sig3
@@ -60,6 +60,10 @@ def watch(what: Sequence[str], every_s: float | None, for_s: float | None, keep:
         scraper = stack.enter_context(Scraper(gpu, keys, {"loadtest.run": run, "loadtest.kind": "watch"}, address))
         _show(scraper, gpu, interrupts, for_s)
     kept = f"; kept in {address} as loadtest.run {run}" if address else ""
+    silent = [name for name, tally in scraper.tally.items() if tally.failed == tally.scrapes]
+    if len(silent) == len(scraper.tally):
+        why = "; ".join(f"{name}: {scraper.tally[name].last_failure or 'not asked'}" for name in silent)
+        raise UserError(f"no source answered even once: {why}; correct the URL, or start the exporter")
     print(f"watched {', '.join(source.name for source in gpu.sources)}{kept}", file=sys.stderr)
 
 

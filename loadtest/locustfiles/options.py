@@ -56,6 +56,8 @@ class Options(Struct, frozen=True, kw_only=True):
 def check(options: Options) -> None:
     """What Locust itself would find out only later, or not at all. Raises PlanError."""
     path = options.locustfile
+    if not path.exists():
+        raise PlanError(f"--locustfile {path} does not exist; name a Locust file")
     if not path.is_file() or path.suffix != ".py":
         raise PlanError(f"--locustfile {path} is no Python file; name one that ends in .py")
     for word in options.more:
