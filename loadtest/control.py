@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loadtest.live import View
 
 ATTACH, STOP = b"attach\n", b"stop\n"
-BEHIND = 256  # messages that a client may be behind before it is left behind
+BEHIND = 256  # messages that a client may be behind; of more it misses the oldest
 LENGTH = struct.Struct("!I")
 INTERNAL_ERROR = 4
 
@@ -108,7 +108,8 @@ class Control:
         payload = _encode(message)
         with self._lock:
             self._last = payload
-            self._clients = [client for client in self._clients if _put(client, payload)]
+            for client in self._clients:
+                _put(client, payload)
 
     def _accept(self) -> None:
         while True:
@@ -131,10 +132,14 @@ class Control:
                 if self._over:
                     messages.put(None)
                 self._clients.append(messages)
-            if wish == STOP:
-                self._interrupts.interrupt()
-            while (payload := messages.get()) is not None:
-                connection.sendall(LENGTH.pack(len(payload)) + payload)
+            try:
+                if wish == STOP:
+                    self._interrupts.interrupt()
+                while (payload := messages.get()) is not None:
+                    connection.sendall(LENGTH.pack(len(payload)) + payload)
+            finally:
+                with self._lock:
+                    self._clients.remove(messages)
 
 
 class Beside:
@@ -166,12 +171,12 @@ class Beside:
         self._view.draw(progress)
 
 
-def _put(client: "queue.Queue[bytes | None]", payload: bytes | None) -> bool:
-    try:
-        client.put_nowait(payload)
-    except queue.Full:
-        return False
-    return True
+def _put(client: "queue.Queue[bytes | None]", payload: bytes | None) -> None:
+    """Under the lock. How the run ended is told last, and so is never what a client misses."""
+    if client.full():
+        with suppress(queue.Empty):  # it was read meanwhile
+            client.get_nowait()
+    client.put_nowait(payload)
 
 
 # the other end

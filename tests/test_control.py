@@ -1,0 +1,48 @@
+"""What a driver's clients are told, over its own socket."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from loadtest.control import ATTACH, BEHIND, LENGTH, Control, Message, Over, Said
+from loadtest.run import Interrupts
+
+TOLD = 20 * BEHIND
+
+
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="lt-"))  # short, as a socket's path must be
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(made))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_a_client_that_was_behind_misses_some_and_is_told_how_the_run_ended(sockets: Path, tmp_path: Path) -> None:
+    """As one whose terminal was suspended."""
+    with Control("r", tmp_path, Interrupts()) as driver, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(sockets / "loadtest" / "r.sock"))
+        client.sendall(ATTACH)
+        with client.makefile("rb") as stream:
+
+            def read() -> Message:
+                return msgspec.msgpack.decode(stream.read(LENGTH.unpack(stream.read(LENGTH.size))[0]), type=Message)
+
+            assert read() == Said("starting")
+            for number in range(TOLD):
+                driver.say(f"{number} {'x' * 1000}")  # more than a socket's buffer holds
+            driver.end(5)
+            heard = [read()]
+            while not isinstance(heard[-1], Over):
+                heard.append(read())
+    assert heard[-1] == Over(5, str(tmp_path))
+    numbers = [int(message.words.split()[0]) for message in heard if isinstance(message, Said)]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == TOLD - 1
+    assert len(numbers) < TOLD
