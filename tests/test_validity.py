@@ -323,7 +323,7 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def test_a_worker_whose_container_has_a_quota(simulator: str, store: Store, tmp_path: Path) -> None:
-    with quota(0.1) as cgroup:
+    with quota(0.02) as cgroup:  # less than the worker needs, however little that is
 
         def move(snapshot: Snapshot) -> None:
             if snapshot.phase == "running":
