@@ -323,13 +323,13 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 
 def test_a_worker_whose_container_has_a_quota(simulator: str, store: Store, tmp_path: Path) -> None:
-    with quota(0.02) as cgroup:  # less than the worker needs, however little that is
+    with quota(0.05) as cgroup:  # less than a busy worker needs, and enough for it to report
 
         def move(snapshot: Snapshot) -> None:
             if snapshot.phase == "running":
                 for status in snapshot.hosts:
                     (cgroup / "cgroup.procs").write_text(str(status.pid))
 
-        stage = "name: full, arrivals: {kind: closed}, concurrency: 30, duration_s: 3, drain_s: 5"
+        stage = "name: full, arrivals: {kind: closed}, concurrency: 100, duration_s: 6, drain_s: 10"
         found = broken(plan_for(simulator, stage), store, tmp_path, view=Watched(move))
     assert found["throttled"] > 0.05, "far above the rule's limit, however busy the machine is"
