@@ -52,6 +52,8 @@ class Gauge:
 
     def note(self, moment: Moment) -> None:
         recent = self._recent
+        if recent and _is_older(moment, recent[-1]):
+            self.pause()  # the process has ended, or sits in another cgroup: these are not the same counters
         if recent:
             self._add(recent[-1], moment)
         recent.append(moment)
@@ -74,6 +76,10 @@ class Gauge:
         self._ticks += end.ticks - begin.ticks
         self.pressure.throttled = self._throttled_ns / self._watched_ns if self._watched_ns else 0.0
         self.pressure.stolen = self._stolen / self._ticks if self._ticks else 0.0
+
+
+def _is_older(moment: Moment, last: Moment) -> bool:
+    return moment.throttled_ns < last.throttled_ns or moment.waited_ns < last.waited_ns
 
 
 def moment(pid: int, at_ns: int, cpu_s: float, proc: Path = PROC, cgroups: Path = CGROUPS) -> Moment:

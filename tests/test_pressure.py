@@ -60,6 +60,15 @@ def test_throttled_and_stolen_are_shares_of_all_the_time_that_was_watched() -> N
     assert gauge.pressure.stolen == pytest.approx(0.05)  # 20 of 400 ticks
 
 
+def test_counters_that_begin_anew_take_nothing_back() -> None:
+    """An ended process is in no cgroup any more, and what is read of it is nothing."""
+    gauge = Gauge()
+    gauge.note(Moment(at_ns=0, throttled_ns=SECOND_NS, waited_ns=100))
+    gauge.note(Moment(at_ns=SECOND_NS, throttled_ns=SECOND_NS + SECOND_NS // 2, waited_ns=200))
+    gauge.note(Moment(at_ns=2 * SECOND_NS))
+    assert gauge.pressure.throttled == pytest.approx(0.5)
+
+
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

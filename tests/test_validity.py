@@ -324,12 +324,10 @@ def until(is_so: Callable[[], bool], what: str) -> None:
 
 def test_a_worker_whose_container_has_a_quota(simulator: str, store: Store, tmp_path: Path) -> None:
     with quota(0.05) as cgroup:  # less than a busy worker needs, and enough for it to report
-
-        def move(snapshot: Snapshot) -> None:
-            if snapshot.phase == "running":
-                for status in snapshot.hosts:
-                    (cgroup / "cgroup.procs").write_text(str(status.pid))
-
-        stage = "name: full, arrivals: {kind: closed}, concurrency: 100, duration_s: 6, drain_s: 10"
-        found = broken(plan_for(simulator, stage), store, tmp_path, view=Watched(move))
+        code = tmp_path / "confined.py"
+        code.write_text(
+            f"import os\nwith open({str(cgroup / 'cgroup.procs')!r}, 'w') as f: f.write(str(os.getpid()))\n"
+        )
+        stage = "name: full, arrivals: {kind: closed}, concurrency: 30, duration_s: 4, drain_s: 10"
+        found = broken(plan_for(simulator, stage, code=str(code)), store, tmp_path)
     assert found["throttled"] > 0.05, "far above the rule's limit, however busy the machine is"
