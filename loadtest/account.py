@@ -28,7 +28,7 @@ def account(snapshot: Snapshot, stored: int) -> Account:
     integrity.missed = sum(missed_by.values())
     integrity.missed_by = missed_by
     integrity.lost = integrity.sent - stored
-    return Account(integrity, _generator(snapshot), capped, snapshot.interrupted, unsent)
+    return Account(integrity, _generator(snapshot), capped, snapshot.interrupted, unsent, refusals=snapshot.refusals)
 
 
 def _generator(snapshot: Snapshot) -> Generator:

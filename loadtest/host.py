@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import msgspec
 from msgspec import Struct, field
 
-from loadtest import losses, pressure, rounds, spans
+from loadtest import losses, pressure, refusals, rounds, spans
 from loadtest.frames import (
     Failed,
     Ready,
@@ -61,6 +61,8 @@ class Sample(Struct, array_like=True):
     lag_ms: float | None
     output_tokens: int
     error: str | None
+    status: int | None = None  # these two of a refused one alone, see refusals.py
+    detail: str = ""
 
 
 class Status(Struct):
@@ -444,6 +446,7 @@ def _sample(result: Result) -> Sample:
     sent_ns = result.sent_ns or result.started_ns
     pairs = zip(result.chunk_ns, result.chunk_kind, strict=True)
     first_ns = next((t for t, kind in pairs if kind in TOKEN_KINDS), None) if result.streamed else None
+    refused = result.error in refusals.WORDS
     return Sample(
         target=result.target,
         stage=result.stage,
@@ -453,6 +456,8 @@ def _sample(result: Result) -> Sample:
         lag_ms=None if result.due_ns is None else (result.started_ns - result.due_ns) / 1e6,
         output_tokens=result.output_tokens or 0,
         error=result.error,
+        status=result.status if refused else None,
+        detail=result.error_detail if refused else "",
     )
 
 

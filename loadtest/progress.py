@@ -202,7 +202,8 @@ def _arrivals_end_ns(snapshot: "Snapshot", start_ns: int) -> int:
 def _messages(snapshot: "Snapshot") -> list[str]:
     silent = "worker {} does not answer any more: it or its machine is lost"
     lost = [snapshot.losses.get(worker, silent.format(worker)) for worker in snapshot.lost_hosts]
-    return list(dict.fromkeys([*lost, *(problem for host in snapshot.hosts for problem in host.problems)]))
+    refused = [f"{refusal.says}; the run ends here" for refusal in snapshot.refusals]
+    return list(dict.fromkeys([*refused, *lost, *(problem for host in snapshot.hosts for problem in host.problems)]))
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

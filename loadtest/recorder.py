@@ -161,6 +161,7 @@ class _Seen:
         self._restarts: dict[int, int] = {}
         self._lost: set[int] = set()
         self._interrupted = False
+        self._refused = False
 
     def news(self, snapshot: Snapshot) -> Iterator[Event]:
         yield from self._of_stages(snapshot)
@@ -168,6 +169,17 @@ class _Seen:
         if snapshot.interrupted and not self._interrupted:
             self._interrupted = True
             yield Event(ts_ns=snapshot.now_ns, event="interrupted", text="the run was interrupted")
+        if snapshot.refusals and not self._refused:
+            self._refused = True
+            for refusal in snapshot.refusals:
+                yield Event(
+                    ts_ns=snapshot.now_ns,
+                    event="target_refused",
+                    text=refusal.says,
+                    stage=refusal.stage,
+                    target=refusal.target,
+                    data={"requests": refusal.requests},
+                )
 
     def _of_stages(self, snapshot: Snapshot) -> Iterator[Event]:
         for number, times in enumerate(snapshot.times):

@@ -23,9 +23,11 @@ from loadtest.errors import RunFailed
 from loadtest.frames import Setup, StageCount
 from loadtest.host import Status
 from loadtest.locustfiles.host import host_of
+from loadtest.refusals import Refusals
 from loadtest.schedule import Schedule
 from loadtest.store import Address
 from loadtest.types import Plan, Stage
+from loadtest.validity import Refusal
 
 POLL_EVERY_S = 0.2
 START_LEAD_S = 0.3
@@ -117,6 +119,7 @@ class Snapshot(Struct):
     losses: dict[int, str] = field(default_factory=dict)  # what became of each of them
     places: list[Place] = field(default_factory=list)  # of each worker
     interrupted: bool = False
+    refusals: list[Refusal] = field(default_factory=list)  # for which the run is ended
     phase: str = "starting"  # starting, waiting (for a test to be started by hand), running, draining, storing, done
     of_locustfile: bool = False  # its counts bring the names of their targets: locustfiles/names.py
     notes: list[str] = field(default_factory=list)  # what else a view may show of the load
@@ -180,6 +183,7 @@ class Driver:
         self.snapshot = Snapshot(
             plan=plan, run=run, started_ns=time.time_ns(), now_ns=time.time_ns(), stage=None, times=self.times, hosts=[]
         )
+        self._refusals = Refusals(plan)
         self._stopped = 0  # interrupts passed on to the fleet
         self._statuses: list[Status] = []
         self._lost_ns: dict[int, int] = {}  # when each lost host was noticed
@@ -224,7 +228,7 @@ class Driver:
 
     def _end_early(self, index: int, stage: Stage) -> bool:
         """End a stage that goes on, where it is to end."""
-        if self.snapshot.phase != "running" or self.interrupts.count or not self.ends_early(index, self.snapshot):
+        if self.snapshot.phase != "running" or self._ending() or not self.ends_early(index, self.snapshot):
             return False
         self.fleet.call("stop", stage.drain_s, index)
         return True
@@ -262,6 +266,7 @@ class Driver:
             self.snapshot.phase = "draining" if ended else "running"
         self.view(self.snapshot)
         self._end_for_losses()
+        self._end_for_refusals()
 
     def _counts(self, stage: int) -> list[StageCount]:
         return [count for status in self._statuses for count in status.stages if count.stage == stage]
@@ -273,7 +278,7 @@ class Driver:
         return all(s.state == "failed" for s in self._statuses)
 
     def _ending(self) -> bool:
-        return bool(self.interrupts.count or self._lost_ns)
+        return bool(self.interrupts.count or self._lost_ns or self.snapshot.refusals)
 
     def _end_for_losses(self) -> None:
         """What is left without a host that is gone for good is not the plan's load: nobody shall pay for it."""
@@ -283,6 +288,14 @@ class Driver:
         if new and not self._lost_ns and not self._stopped:
             self._stop(LOSS_DRAIN_S)
         self._lost_ns |= dict.fromkeys(new, time.time_ns())
+
+    def _end_for_refusals(self) -> None:
+        """More of what a target refuses altogether would tell nothing. A locustfile's author decides alone what it is
+        to do then."""
+        found = self._refusals.found(sample for status in self._statuses for sample in status.samples)
+        if found and not self.snapshot.of_locustfile and not self._ending():
+            self.snapshot.refusals = found
+            self._stop(INTERRUPT_DRAIN_S)
 
     def _write_off_lost(self) -> None:
         """What the lost hosts had to send while the others still did."""

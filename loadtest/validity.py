@@ -90,6 +90,15 @@ class Stop(Struct, kw_only=True):
     intervals: list[Interval] = field(default_factory=list)
 
 
+class Refusal(Struct, kw_only=True):
+    """A target that refused all its requests, for which the run was ended: see refusals.py."""
+
+    target: str
+    stage: str
+    requests: int
+    says: str  # how, and what of the plan that points to
+
+
 class Account(Struct):
     """What the driver knows of a run at its end: stored as JSON with the run, read by summary.py."""
 
@@ -99,6 +108,7 @@ class Account(Struct):
     interrupted: bool = False
     unsent: dict[str, dict[str, int]] = field(default_factory=dict)  # stage -> target -> due, and not known to be sent
     stops: list[Stop] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
 
 
 class Group(Struct, kw_only=True):
@@ -183,6 +193,22 @@ def _shortfall(group: Group) -> float:
 
 _RULES = (
     Rule(
+        name="refused",
+        limit=30,
+        unit="requests",
+        of_run=lambda a: max((refusal.requests for refusal in a.refusals), default=0),
+        says="a target refused all of {value:g} request(s), and the run was ended before its time",
+        names=lambda a: [refusal.says for refusal in a.refusals],
+        doc="More requests of a target than the limit, over at least 5 seconds, have ended by `http_4xx`, `redirect`, "
+        "`connect`, `dns` or `tls`, and none in another way: a wrong key, path, port or name, which more load would only "
+        "repeat. The run is ended then, what was sent is kept, and what is in flight elsewhere has 5 seconds to end. 30 of "
+        "30 means, at 95%, that fewer than one in ten would have got in (the rule of three: Hanley and Lippman-Hand, JAMA "
+        "249, 1983). Never for `rate_limited`, `overloaded`, `http_5xx`, timeouts or broken answers, which are what a load "
+        "test is to see; nor once a request of that target ended in another way, for an endpoint that fails later is "
+        "measured; nor in a plan of `kind: probe`. A plan that wants such answers sets the limit out of reach.",
+        advice="mend the plan as the question above says, then run it again",
+    ),
+    Rule(
         name="worker_lost",
         limit=0,
         unit="workers",
@@ -252,7 +278,7 @@ _RULES = (
         of_group=lambda g: _share(g.cancelled, g.ended),
         says="{value:.2%} of the requests were cancelled at the end of the drain",
         doc="Requests still in flight when the stage's `drain_s` was over. They are the slowest ones, and the figures are "
-        "taken without them. Not judged of an interrupted run.",
+        "taken without them. Not judged of a run that was interrupted, or ended by `refused`.",
         advice="raise the stage's drain_s above the longest answer, or lower the target's timeouts",
     ),
     Rule(
@@ -375,7 +401,7 @@ def validity(facts: Facts, limits: Mapping[str, float] = NO_LIMITS) -> Validity:
     """`limits`: the plan's, by rule."""
     rules, reasons = [], []
     for rule in RULES.values():
-        if facts.account.interrupted and rule.name == "cancelled":
+        if rule.name == "cancelled" and (facts.account.interrupted or facts.account.refusals):
             continue
         value, group = rule.measure(facts)
         where = f"stage {group.stage}, target {group.target}" if group else ""
@@ -392,7 +418,7 @@ def _reason(rule: Rule, judged: Judged, names: list[str]) -> str:
     where = f" in {judged.where}" if judged.where else ""
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        where += f": {'; '.join(names[:NAMED])}{more}"
+        where += f": {', and '.join(names[:NAMED])}{more}"
     whose = "the plan's limit" if judged.limit != judged.default else "limit"
     held_to = f" ({whose} {shown(judged.limit, rule.unit)})" if judged.limit else ""
     return f"{rule.name}: {rule.says.format(value=judged.value)}{where}{held_to}; {rule.advice}"

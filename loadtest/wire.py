@@ -943,7 +943,8 @@ def _connect_to_one(addresses: Sequence[Address], flight: Flight) -> tuple[_sock
         if not code:
             return sock, where
         sock.close()
-    raise Broken(_word_of(code), f"{where} cannot be reached: {os.strerror(code)}")
+    at = f"[{where}]:{address[1]}" if ":" in where else f"{where}:{address[1]}"
+    raise Broken(_word_of(code), f"{at} cannot be reached: {os.strerror(code)}")
 
 
 def _connect_socket(sock: _socket.socket, address: tuple[Any, ...], flight: Flight) -> int:

@@ -181,7 +181,7 @@ DETAIL = {
     "timeout_idle": "nothing came for 0.1 s",
     "timeout_total": "not complete after 0.2 s",
     "dns": "nonexistent.invalid cannot be resolved",
-    "connect": "127.0.0.1 cannot be reached: Connection refused",
+    "connect": " cannot be reached: Connection refused",
     "timeout_connect": "within 0.2 s",
     "tls": "certificate is refused",
     "write": "of the request",
@@ -202,6 +202,15 @@ def test_an_error_is_a_result(word: str) -> None:
     assert result.started_ns <= (result.sent_ns or result.done_ns) <= result.done_ns
     reached_server = word not in ("dns", "connect", "timeout_connect", "tls", "generator")
     assert (result.sent_ns is not None) == reached_server
+
+
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_where_nobody_listens_is_told(host: str, shown: str) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        taken.bind((host, 0))
+        port = taken.getsockname()[1]
+        result = shot_at(Target(name="t", url=f"http://{shown}:{port}", dialect="openai-chat"))
+    assert result.error_detail == f"{shown}:{port} cannot be reached: Connection refused"
 
 
 @pytest.mark.parametrize("word", ["truncated", "error_event", "timeout_idle", "timeout_total", "reset", "cancelled"])

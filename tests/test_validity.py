@@ -20,7 +20,7 @@ from loadtest.run import Snapshot
 from loadtest.session import record
 from loadtest.store import Store
 from loadtest.types import Plan
-from loadtest.validity import Account, Facts, Generator, Group, Integrity, validity
+from loadtest.validity import Account, Facts, Generator, Group, Integrity, Refusal, validity
 from tests.test_run import Watched, drive, make_plan
 
 DOCS = Path(__file__).parent.parent / "docs" / "validity.md"
@@ -44,9 +44,18 @@ def integrity(**changes: object) -> Facts:
     return account(integrity=msgspec.structs.replace(Integrity(), **changes))
 
 
+def refusal(requests: int) -> Refusal:
+    return Refusal(
+        target="acme", stage="peak", requests=requests, says="acme: HTTP 401 from every request: is its key right?"
+    )
+
+
 HERE = "in stage peak, target acme"
 PROVOKED: dict[str, list[tuple[Facts, Facts, str]]] = {
     # rule: (still valid, INVALID, what the reason must say)
+    "refused": [
+        (account(refusals=[refusal(30)]), account(refusals=[refusal(31)]), "before its time: acme: HTTP 401")
+    ],
     "worker_lost": [
         (facts(), generator(workers_lost=1), "1 worker process(es) were lost"),
         (facts(), generator(workers_restarted=2), "2 worker process(es)"),

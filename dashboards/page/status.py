@@ -17,7 +17,8 @@ from loadtest.report.model import SloRow
 from loadtest.report.words import plural, seconds, utc
 
 SIGNS: dict[str, State] = {
-    "worker_lost": "invalid", "worker_restarted": "invalid", "run_failed": "breached", "interrupted": "undecided",
+    "worker_lost": "invalid", "worker_restarted": "invalid", "target_refused": "invalid", "run_failed": "breached",
+    "interrupted": "undecided",
 }  # fmt: skip
 SHOWN = 60
 

@@ -163,6 +163,8 @@ def _mark_of(event: Happened) -> str:
             return f"worker {event.worker} {event.event.removeprefix('worker_')}"
         case "interrupted":
             return "interrupted"
+        case "target_refused":
+            return f"{event.target} refused all"
         case _:
             return ""
 
