@@ -59,7 +59,9 @@ class Fire:
         prompt: Prompt,
         *,
         attempt: int = 0,
+        answers: dict[int, str] | None = None,
     ) -> Result:
+        """`answers`: of a conversation, where what the model says is noted by its turn."""
         started_ns = time_ns()
         spec = self._plan.stages[stage]
         name = self._plan.targets[target].name
@@ -82,7 +84,7 @@ class Fire:
         greenlet = gevent.getcurrent()
         flight = self._flights[greenlet] = Flight()
         try:
-            self._fly(result, target, prompt, flight)
+            self._fly(result, target, prompt, flight, answers)
         except Exception as e:  # noqa: BLE001 ours, whatever it is; the run goes on and says so
             result.error, result.error_detail = "generator", f"{type(e).__name__}: {e}"
             result.done_ns = time_ns()
@@ -106,12 +108,13 @@ class Fire:
     def close(self) -> None:
         self._wire.close()
 
-    def _fly(self, result: Result, index: int, prompt: Prompt, flight: Flight) -> None:
+    def _fly(self, result: Result, index: int, prompt: Prompt, flight: Flight, answers: dict[int, str] | None) -> None:
         target, tokenizer = self._plan.targets[index], self._tokenizers[index]
         key, trace = self._keys.get(target.name), self._plan.trace
-        decoded = fly(
-            self._wire, result, target, self._forms[index], prompt, key, trace, flight, keep_texts=tokenizer is not None
-        )
+        keep_texts = tokenizer is not None or answers is not None
+        decoded = fly(self._wire, result, target, self._forms[index], prompt, key, trace, flight, keep_texts=keep_texts)
+        if answers is not None:
+            answers[result.seq // TURN_SEQS] = "".join(decoded.answer)
         if tokenizer is not None and decoded.texts:
             counts.fill_in(result, decoded, tokenizer, prompt)
 

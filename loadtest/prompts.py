@@ -11,9 +11,11 @@ tokenizer has too few of them, the text is cut to its length.
 import os
 import weakref
 from array import array
+from collections.abc import Mapping
 from hashlib import blake2b, shake_128
 from pathlib import Path
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -61,11 +63,18 @@ class Counter(Protocol):
     def ends(self, text: str) -> list[int]: ...
 
 
+Answers = Mapping[int, str]
+"""Turn of a conversation -> what the model said."""
+NO_ANSWERS: Answers = MappingProxyType({})
+
+
 class Source(Protocol):
     """The prompt of a stage's request. The target's name matters only where `cache: defeat` salts each request; `turn`
-    only in a conversation, whose number is `seq`."""
+    only in a conversation, whose number is `seq`; `answers`, to the turns before, where the model's own are its history."""
 
-    def __call__(self, stage: str, seq: int, target: str = "", turn: int = 0) -> "Prompt": ...
+    def __call__(
+        self, stage: str, seq: int, target: str = "", turn: int = 0, answers: Answers = NO_ANSWERS
+    ) -> "Prompt": ...
 
 
 class Prompt(Struct, frozen=True):
@@ -74,6 +83,7 @@ class Prompt(Struct, frozen=True):
     max_tokens: int | None = None
     turns: int = 1  # of the conversation that it belongs to
     think_s: float = 0  # before the next of them
+    own_answers: bool = False  # whether those are to have what the model said in them
 
 
 class Tokens(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -114,7 +124,13 @@ class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, t
         writer = Writer(tokenizer)
         begin = Beginning(self.cache, writer, seed, nonce)
 
-        def prompt(stage: str, seq: int, target: str = "", turn: int = 0) -> Prompt:  # noqa: ARG001 of one turn
+        def prompt(
+            stage: str,
+            seq: int,
+            target: str = "",
+            turn: int = 0,  # noqa: ARG001 of one turn
+            answers: Answers = NO_ANSWERS,  # noqa: ARG001 of one turn
+        ) -> Prompt:
             input_share, output_share = _shares(seed, stage, seq)
             length = self.input_tokens.at(input_share)
             if isinstance(self.cache, SharedPrefix):
@@ -138,20 +154,24 @@ class Dataset(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag
     output_tokens: Tokens | None = None
     cache: Cache | None = None
     think_s: Annotated[float, Meta(ge=0, le=3600)] = 0  # between an answer and the next turn of its conversation
+    history: Literal["scripted", "model"] = (
+        "scripted"  # the answers in a turn's messages: the line's, or the model's own
+    )
 
     def open(self, seed: int, nonce: str, tokenizer: Counter | None = None) -> Source:
         lines = Lines(Path(self.path))
         begin = Beginning(self.cache, Writer(tokenizer), seed, nonce)
 
-        def prompt(stage: str, seq: int, target: str = "", turn: int = 0) -> Prompt:
+        def prompt(stage: str, seq: int, target: str = "", turn: int = 0, answers: Answers = NO_ANSWERS) -> Prompt:
             number = seq % len(lines)
             line = lines[number]
             max_tokens = line.max_tokens
             if max_tokens is None and self.output_tokens:
                 max_tokens = self.output_tokens.at(_shares(seed, stage, seq + turn * TURN_SEQS)[1])
-            messages = _begun_with(begin(stage, seq, target, SALT_TOKENS).text, line.chat(turn))
+            messages = _begun_with(begin(stage, seq, target, SALT_TOKENS).text, line.chat(turn, answers))
             name = f"{lines.path.name}:{number + 1}" + (f" turn {turn + 1}" if turn else "")
-            return Prompt(name, messages, max_tokens, line.turns, self.think_s)
+            own_answers = line.turns > 1 and self.history == "model"
+            return Prompt(name, messages, max_tokens, line.turns, self.think_s, own_answers)
 
         return prompt
 
@@ -184,14 +204,29 @@ class Line(Struct, frozen=True):
     def turns(self) -> int:
         return 1 if self.conversation is None else len(self._asked())
 
-    def chat(self, turn: int = 0) -> list[dict[str, Any]]:
-        """What is sent: of a conversation all up to the user's message of this turn, answers as the line has them."""
+    def chat(self, turn: int = 0, answers: Answers = NO_ANSWERS) -> list[dict[str, Any]]:
+        """What is sent: of a conversation all up to the user's message of this turn, the answers as the line has them
+        or, where there are `answers`, those."""
         if self.conversation is not None:
-            return self.conversation[: self._asked()[turn] + 1]
+            asked = self._asked()[: turn + 1]
+            said = self.conversation[: asked[-1] + 1]
+            return _answered(said, asked, answers) if answers else said
         return [{"role": "user", "content": self.prompt}] if self.messages is None else self.messages
 
     def _asked(self) -> list[int]:
         return [at for at, message in enumerate(self.conversation or ()) if message["role"] == "user"]
+
+
+def _answered(said: list[dict[str, Any]], asked: list[int], answers: Answers) -> list[dict[str, Any]]:
+    """The messages with the model's own answer after each of the user's: what the script has an assistant and its tools
+    say from there on is of another conversation."""
+    out = []
+    for at, message in enumerate(said):
+        if at < asked[0] or message["role"] not in ("assistant", "tool"):
+            out.append(message)
+        if at in asked and (turn := asked.index(at)) in answers:
+            out.append({"role": "assistant", "content": answers[turn]})
+    return out
 
 
 class Lines:
@@ -203,6 +238,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.most_turns = 1
         self._offsets = array("Q", [0])
         self._decoder = msgspec.json.Decoder(Line)
         try:
@@ -233,7 +269,7 @@ class Lines:
                     place = f"{self.path} line {len(self) + 1}"
                     raise PlanError(f"{place} is longer than {MAX_LINE_BYTES} bytes; put one prompt on each line")
                 try:
-                    self._decoder.decode(line)
+                    self.most_turns = max(self.most_turns, self._decoder.decode(line).turns)
                 except (msgspec.DecodeError, UnicodeDecodeError) as e:
                     wrong.append(self._problem(line, len(self), e))
                 offset += len(line)

@@ -53,6 +53,11 @@ def problems(plan: Plan) -> Iterator[str]:
                 f"targets[{i}].connections is 'conversation', but synthetic prompts belong to none; write reuse or fresh, or "
                 "let prompts be a dataset with conversations"
             )
+        if isinstance(plan.prompts, Dataset) and plan.prompts.history == "model" and target.dialect == "http":
+            yield (
+                f"prompts.history is 'model', but nobody reads what an answer to targets[{i}] says: its dialect is http; "
+                "write scripted, or a dialect that knows its answers"
+            )
     yield from _goodput(plan)
     yield from _validity(plan)
     if plan.gpu is not None:
@@ -78,7 +83,9 @@ def file_problems(plan: Plan) -> Iterator[str]:
     """What is wrong with the files that the plan names. A dataset is read through, line by line."""
     if isinstance(plan.prompts, Dataset):
         try:
-            Lines(Path(plan.prompts.path))
+            lines = Lines(Path(plan.prompts.path))
+            if plan.prompts.history == "model" and lines.most_turns == 1:
+                yield f"prompts.history is 'model', but no line of {lines.path} has a conversation of several turns"
         except PlanError as e:
             yield from (f"prompts.path: {line}" for line in str(e).split("\n"))
     yield from _tokenizer(plan.tokenizer, "tokenizer")

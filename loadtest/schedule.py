@@ -13,7 +13,7 @@ from itertools import count, islice
 
 from loadtest import rounds, tokens
 from loadtest.arrivals import Closed, nanoseconds
-from loadtest.prompts import Prompt, Source
+from loadtest.prompts import NO_ANSWERS, Answers, Prompt, Source
 from loadtest.types import Plan, Stage
 
 RAMP_UP_S = 2
@@ -35,8 +35,8 @@ class Schedule:
         tokenizer = tokens.opened(self.plan.tokenizer) if self.plan.tokenizer else None
         return self.plan.prompts.open(self.plan.seed, self.plan.nonce, tokenizer)
 
-    def prompt(self, stage: int, seq: int, target: int = 0, turn: int = 0) -> Prompt:
-        return self.source(self.plan.stages[stage].name, seq, self.plan.targets[target].name, turn)
+    def prompt(self, stage: int, seq: int, target: int = 0, turn: int = 0, answers: Answers = NO_ANSWERS) -> Prompt:
+        return self.source(self.plan.stages[stage].name, seq, self.plan.targets[target].name, turn, answers)
 
     def prompts(self, stage: int, seq: int) -> list[Prompt]:
         """The prompt for each target: one and the same, but for the salt that `cache: defeat` gives each request."""

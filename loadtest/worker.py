@@ -40,7 +40,7 @@ from loadtest.frames import (
     decode_command,
 )
 from loadtest.outbox import REPORT_EVERY_S, Outbox, report
-from loadtest.prompts import TURN_SEQS, Prompt
+from loadtest.prompts import NO_ANSWERS, TURN_SEQS, Prompt
 from loadtest.schedule import Schedule
 from loadtest.types import Result
 
@@ -203,14 +203,15 @@ class StageRun:
     def _converse(self, seq: int, target: int, due_ns: int | None, prompt: Prompt) -> None:
         """A request, and the turns after it where it begins a conversation: each is due when the one before was done and
         thought about. It ends where a turn fails, and no turn begins after the stage's end."""
-        result = self._fire(seq, target, due_ns, prompt)
+        answers: dict[int, str] | None = {} if prompt.own_answers else None
+        result = self._fire(seq, target, due_ns, prompt, 0, answers)
         for turn in range(1, prompt.turns):
             due_ns = result.done_ns + nanoseconds(prompt.think_s)
             if result.error or self.stopping.wait(max(0, due_ns - time.time_ns()) / 1e9) or self._is_over():
                 break
             if not self._begin_turn(target):
                 break
-            result = self._fire(seq, target, due_ns if self.is_open else None, prompt, turn)
+            result = self._fire(seq, target, due_ns if self.is_open else None, prompt, turn, answers)
         self.worker.fire.end_conversation(seq, target)
         self.conversing.discard(gevent.getcurrent())
 
@@ -228,25 +229,34 @@ class StageRun:
         self.worker.last_start_ns = flying[gevent.getcurrent()] = time.time_ns()
         return True
 
-    def _fire(self, seq: int, target: int, due_ns: int | None, prompt: Prompt, turn: int = 0) -> Result:
+    def _fire(
+        self, seq: int, target: int, due_ns: int | None, prompt: Prompt, turn: int, answers: dict[int, str] | None
+    ) -> Result:
         """The request, and its retries where the plan wants them: it is in flight until the last of them has ended."""
         if turn:
-            prompt = self.worker.schedule.prompt(self.index, seq, target, turn)
+            prompt = self.worker.schedule.prompt(self.index, seq, target, turn, answers or NO_ANSWERS)
         attempt = 0
-        result, wait_s = self._fire_once(seq, target, due_ns, prompt, turn, attempt)
+        result, wait_s = self._fire_once(seq, target, due_ns, prompt, turn, attempt, answers)
         while wait_s is not None and not self.stopping.wait(wait_s):
             attempt += 1
-            result, wait_s = self._fire_once(seq, target, due_ns, prompt, turn, attempt)
+            result, wait_s = self._fire_once(seq, target, due_ns, prompt, turn, attempt, answers)
         self.in_flight[target].pop(gevent.getcurrent())
         return result
 
     def _fire_once(
-        self, seq: int, target: int, due_ns: int | None, prompt: Prompt, turn: int, attempt: int
+        self,
+        seq: int,
+        target: int,
+        due_ns: int | None,
+        prompt: Prompt,
+        turn: int,
+        attempt: int,
+        answers: dict[int, str] | None,
     ) -> tuple[Result, float | None]:
         """The result, and in how many seconds to try again. `done` and `failed` are of first attempts, as all figures
         are."""
         seq += turn * TURN_SEQS
-        result = self.worker.fire(self.index, seq, target, due_ns, prompt, attempt=attempt)
+        result = self.worker.fire(self.index, seq, target, due_ns, prompt, attempt=attempt, answers=answers)
         count = self.counts[target]
         if attempt:
             count.retried += 1

@@ -14,9 +14,9 @@ from loadtest.errors import PlanError
 from loadtest.prompts import TURN_SEQS, Dataset
 from loadtest.rounds import TURN
 from loadtest.store import Store
-from loadtest.types import Plan
+from loadtest.types import Plan, Retries
 from tests.conformance.server import Step, serving
-from tests.conformance.voices import CHAT, document
+from tests.conformance.voices import CHAT, CHUNKED, COMPLETIONS, DONE, LAST, Voice, chunked, document, event
 from tests.test_run import KillOnce, Watched, adds_up, drive, rows
 
 TALK = [
@@ -140,6 +140,114 @@ def test_a_worker_that_dies_in_the_middle_of_conversations(
     assert booked.generator.workers_restarted == 1
     turns = {turn for (turn,) in rows(store, snapshot, TURN)}
     assert turns == {0, 1, 2}
+
+
+# The model's own answers as history
+
+
+CALL = {"index": 0, "id": "x", "function": {"name": "look", "arguments": "{}"}}
+
+
+def streamed(*pieces: bytes) -> bytes:
+    return CHUNKED + b"".join(chunked(event(piece)) for piece in (*pieces, DONE)) + LAST
+
+
+def talk(path: Path, messages: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps({"conversation": messages}) + "\n")
+    return path
+
+
+def said(*answers: str) -> list[dict[str, Any]]:
+    """TALK up to its last turn with these answers."""
+    own = iter(answers)
+    return [{"role": "assistant", "content": next(own, "")} if m["role"] == "assistant" else m for m in TALK]
+
+
+ONE_TURN_AT_A_TIME = "arrivals: {kind: closed}, concurrency: 1, requests: 1, ramp_up_s: 0, drain_s: 5"
+
+
+@pytest.mark.parametrize("voice", [CHAT, COMPLETIONS], ids=lambda voice: voice.dialect)
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_models_own_answers_are_what_the_next_turn_says(
+    voice: Voice, stream: bool, store: Store, tmp_path: Path
+) -> None:
+    """Reasoning and tool calls are left out, and so is what came before an attempt failed."""
+    first = streamed(
+        voice.nothing(), voice.delta({"reasoning": "hm"}, ""), voice.content("Grüß"), voice.content(" Gott ☀"),
+        voice.delta({"tool_calls": [CALL]}, ""), voice.finish(), voice.usage(5, 4),
+    )  # fmt: skip
+    second = streamed(voice.content("zwei"), voice.finish())
+    if not stream:
+        first, second = document(voice.whole("Grüß Gott ☀")), document(voice.whole("zwei"))
+    busy = document(b"{}", "Retry-After: 0", status="503 Service Unavailable")
+    script: list[Step] = ["read request", first, "read request", busy, "read request", second, "read request", second]
+    path = talk(tmp_path / "talk.jsonl", TALK)
+    with serving(script) as server:
+        made = plan(f"http://127.0.0.1:{server.port}", path, ONE_TURN_AT_A_TIME)
+        target = msgspec.structs.replace(
+            made.targets[0], stream=stream, dialect=voice.dialect, retries=Retries(max=1), connections="reuse"
+        )
+        prompts = msgspec.structs.replace(made.prompts, history="model")
+        snapshot, booked = drive(
+            msgspec.structs.replace(made, targets=[target], prompts=prompts), store, tmp_path / "run"
+        )
+    assert adds_up(booked)
+    assert [error for (error,) in rows(store, snapshot, "error")] == ["", "overloaded", ""]
+    bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests]
+    asked = [TALK[:2], said("Grüß Gott ☀")[:4], said("Grüß Gott ☀")[:4], said("Grüß Gott ☀", "zwei")]
+    if voice is CHAT:
+        assert [body["messages"] for body in bodies] == asked
+    else:
+        assert [body["prompt"] for body in bodies] == ["\n".join(m["content"] for m in each) for each in asked]
+
+
+def test_what_the_script_says_for_the_model_and_its_tools_is_left_out(tmp_path: Path) -> None:
+    example = {"role": "assistant", "content": "an example, before anybody asked"}
+    one, two, three = ({"role": "user", "content": text} for text in ("one", "two", "three"))
+    scripted = [
+        example, one, {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "7"},
+        {"role": "assistant", "content": "seven"}, two, {"role": "system", "content": "now"}, three,
+    ]  # fmt: skip
+    source = Dataset(path=str(talk(tmp_path / "t.jsonl", scripted)), history="model").open(1, "")
+    assert source("s", 0).messages == [example, one]
+    first, second = ({"role": "assistant", "content": text} for text in ("1", ""))
+    assert source("s", 0, turn=1, answers={0: "1"}).messages == [example, one, first, two]
+    found = source("s", 0, turn=2, answers={0: "1", 1: ""}).messages
+    assert found == [example, one, first, two, second, {"role": "system", "content": "now"}, three]
+    assert source("s", 0, turn=2).messages == scripted, "what is said does not change the line"
+
+
+def test_on_the_simulator_each_turn_brings_what_was_answered(simulator: str, store: Store, tmp_path: Path) -> None:
+    """Its input tokens are those of the messages: of a long answer more than of the short one in the line."""
+    path = talk(tmp_path / "talk.jsonl", TALK)
+    made = plan(simulator, path, "arrivals: {kind: constant, rate: 20}, requests: 6, drain_s: 5", think_s=0.01)
+    target = msgspec.structs.replace(made.targets[0], stream=True, body={"max_tokens": 40})
+    grown = {}
+    for history in ("scripted", "model"):
+        prompts = msgspec.structs.replace(made.prompts, history=history)
+        changed = msgspec.structs.replace(made, targets=[target], prompts=prompts)
+        snapshot, booked = drive(changed, store, tmp_path / history, workers=2)
+        assert adds_up(booked)
+        found = rows(store, snapshot, f"{TURN}, input_tokens, output_tokens, error")
+        assert sorted(turn for turn, *_ in found) == [0] * 6 + [1] * 6 + [2] * 6
+        assert {(output, error) for *_, output, error in found} == {(40, "")}
+        grown[history] = [{tokens for turn, tokens, *_ in found if turn == t} for t in range(3)]
+    assert all(len(each) == 1 for each in grown["scripted"]), "the same for each conversation"
+    assert grown["model"][0] == grown["scripted"][0]
+    assert min(grown["model"][1]) >= max(grown["scripted"][1]) + 20
+    assert min(grown["model"][2]) >= max(grown["scripted"][2]) + 40
+
+
+def test_whose_answers_nobody_reads_or_that_has_no_turns_is_no_history(tmp_path: Path, dataset: Path) -> None:
+    text = PLAN.format(url="http://h", path=dataset, stage=OPEN, connections="reuse", think_s=0)
+    text = text.replace("think_s: 0", "history: model")
+    with pytest.raises(PlanError, match=r"nobody reads what an answer to targets\[0\] says: its dialect is http"):
+        plans.parse(text.replace("openai-chat", "http"), "/")
+    dataset.write_text('{"prompt": "alone"}\n')
+    file = tmp_path / "plan.yaml"
+    file.write_text(text)
+    with pytest.raises(PlanError, match=r"no line of .*talk.jsonl has a conversation of several turns"):
+        plans.load(file)
 
 
 def test_synthetic_prompts_have_no_conversations() -> None:

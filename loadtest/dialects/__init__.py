@@ -34,6 +34,7 @@ class Decoded(Struct):
     chunk_kind: list[int] = field(default_factory=list)
     chunk_bytes: list[int] = field(default_factory=list)  # of the text or tool call it carried, as UTF-8
     texts: list[str] = field(default_factory=list)  # of each chunk, where they were asked for
+    answer: list[str] = field(default_factory=list)  # as `texts`, without reasoning and tool calls: what is told on
     totals: list[tuple[int, int]] = field(default_factory=list)  # (chunk, output tokens up to it) where it told
     terminal_at: int | None = None  # index of the piece that ended the terminal marker
     finish_reason: str = ""
@@ -65,7 +66,7 @@ class Dialect(Protocol):
         """Whether this HTTP status is the one of a success."""
 
     def decode_stream(self, pieces: Sequence[bytes], keep_texts: bool = False) -> Decoded:
-        """`keep_texts` for whoever wants to tokenise them."""
+        """`keep_texts` for whoever wants to tokenise them, or to go on with the answer."""
 
     def decode_body(self, body: bytes, keep_texts: bool = False) -> Decoded: ...
 

@@ -151,6 +151,7 @@ def decode_stream(pieces: Sequence[bytes], keep_texts: bool = False) -> Decoded:
         sizes.append(size)
         if keep_texts:
             out.texts.append(_text_in(chunk))
+            out.answer.append(_answer_in(chunk))
     if out.error is None:
         out.error = _verdict(out, sum(map(len, pieces)))
     return out
@@ -170,6 +171,7 @@ def decode_body(body: bytes, keep_texts: bool = False) -> Decoded:
     out.chunk_at, out.chunk_kind, out.chunk_bytes = [0], [kind], [size]
     if keep_texts:
         out.texts = [_text_in(chunk)]
+        out.answer = [_answer_in(chunk)]
     if kind in (EMPTY, USAGE):
         out.error = ("empty", "an answer without content, reasoning or tool call")
     return out
@@ -251,6 +253,14 @@ def _rarely_carried(said: _Said) -> tuple[int, int]:
 def _text_in(chunk: _Chunk) -> str:
     """All that the model wrote in a chunk."""
     return "".join(part for choice in chunk.choices for part in _texts_in(choice) if part)
+
+
+def _answer_in(chunk: _Chunk) -> str:
+    """What of it is the answer; of several choices the first one's."""
+    for choice in chunk.choices[:1]:
+        said = choice.delta or choice.message
+        return choice.text or (said and (said.content or said.refusal)) or ""
+    return ""
 
 
 def _texts_in(choice: _Choice) -> Iterator[str | None]:
