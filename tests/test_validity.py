@@ -3,8 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +24,7 @@ from loadtest.session import record
 from loadtest.store import Store
 from loadtest.types import Plan
 from loadtest.validity import Account, Facts, Generator, Group, Integrity, Refusal, validity
+from tests.test_cli import LOADTEST, Place
 from tests.test_run import Watched, drive, make_plan
 
 DOCS = Path(__file__).parent.parent / "docs" / "validity.md"
@@ -297,6 +301,82 @@ def test_results_that_do_not_fit_and_a_clock_that_is_set(simulator: str, store: 
     assert {"dropped_frames", "spans_lost", "clock_step"} <= found.keys()
     assert found["dropped_frames"] >= found["spans_lost"] > 0  # reports may be dropped, too
     assert found["clock_step"] == pytest.approx(300, abs=20)
+
+
+def test_a_clock_that_runs_fast(simulator: str, store: Store, tmp_path: Path) -> None:
+    """By 3,000 millionths, as a time service that makes up for a wrong start: 3 ms in each second are no step."""
+    code = tmp_path / "haste.py"
+    code.write_text(
+        "import time\n"
+        "begun_ns, true_time_ns = time.monotonic_ns(), time.time_ns\n"
+        "time.time_ns = lambda: true_time_ns() + (time.monotonic_ns() - begun_ns) * 3 // 1000\n"
+    )
+    plan = plan_for(
+        simulator, "name: long, arrivals: {kind: constant, rate: 5}, duration_s: 11.5, drain_s: 5", code=str(code)
+    )
+    found = broken(msgspec.structs.replace(plan, validity=UNHURRIED), store, tmp_path)
+    assert found["clock_slew"] == pytest.approx(3000, rel=0.1)
+    assert "clock_step" not in found
+
+
+@contextlib.contextmanager
+def hypervisor(path: Path) -> Iterator[list[str]]:
+    """What to put before a command that shall see a hypervisor which takes half of the machine's time for others: a
+    /proc/stat of its own, in its own mount namespace."""
+    over = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount --bind "$0" /proc/stat && exec "$@"']
+    begun = cpu_ticks()
+
+    def tell() -> None:
+        ticks, stolen = cpu_ticks(), sum(cpu_ticks()) - sum(begun)
+        ticks[7] += stolen
+        line = f"cpu  {' '.join(map(str, ticks))}\n"
+        os.pwrite(told, line.ljust(256, "\n").encode(), 0)
+
+    def tell_for_ever() -> None:
+        while not over_now.wait(0.02):
+            tell()
+
+    told = os.open(path, os.O_WRONLY | os.O_CREAT)
+    over_now = threading.Event()
+    teller = threading.Thread(target=tell_for_ever)
+    try:
+        tell()
+        tried = subprocess.run([*over, path, "true"], capture_output=True, text=True)
+        if tried.returncode:
+            pytest.skip(f"nothing can be mounted here: {tried.stderr.strip()}")
+        teller.start()
+        yield [*over, str(path)]
+    finally:
+        over_now.set()
+        if teller.ident:
+            teller.join()
+        os.close(told)
+
+
+def cpu_ticks() -> list[int]:
+    return [int(part) for part in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here to give a process its own /proc/stat")
+def test_a_hypervisor_that_gives_the_cores_to_others(simulator: str, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    plan = place.plan(simulator, rate=20, duration_s=4)
+    with hypervisor(tmp_path / "stat") as within:
+        done = subprocess.run(
+            [*within, LOADTEST, "run", "--quiet", "--out", tmp_path / "out", plan_that_minds_it(plan)],
+            env=place.environment, cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    figures = msgspec.json.decode((tmp_path / "out" / "summary.json").read_bytes())
+    [stolen] = [each for each in figures["validity"]["rules"] if each["rule"] == "stolen"]
+    assert stolen["value"] == pytest.approx(0.5, abs=0.15)
+    assert any(reason.startswith("stolen: the hypervisor gave ") for reason in figures["validity"]["reasons"])
+
+
+def plan_that_minds_it(path: Path) -> Path:
+    """Held to the default limit."""
+    path.write_text(path.read_text().replace("stolen: 1, ", ""))
+    return path
 
 
 @contextlib.contextmanager
