@@ -13,6 +13,7 @@ import msgspec
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Tracer, set_span_in_context
 
 from loadtest import __version__, calibrate, capacity, gpu, live, rounds, tokens
@@ -28,7 +29,7 @@ from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
 from loadtest.run import Driver, Fleet, Interrupts, LocalFleet, Place, Say, Snapshot, with_nonce
-from loadtest.spans import RESOURCE, SCOPE
+from loadtest.spans import RESOURCE, SCOPE, id_of
 from loadtest.stopping import Stopping
 from loadtest.store import Address, Store, StoreError, open_store
 from loadtest.types import Plan
@@ -260,11 +261,11 @@ def record(store: Store, snapshot: Snapshot, booked: Account, text: str | None =
 
     `text` in place of the plan's own, where none was written.
     """
-    exporter = SpanExporter(store)
-    provider = TracerProvider(resource=Resource(RESOURCE), shutdown_on_exit=False)
+    exporter, ids = SpanExporter(store), Ids(snapshot.run)
+    provider = TracerProvider(resource=Resource(RESOURCE), shutdown_on_exit=False, id_generator=ids)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracer = provider.get_tracer(SCOPE, __version__)
-    _record_spans(tracer, snapshot, booked, text)
+    _record_spans(tracer, ids, snapshot, booked, text)
     provider.shutdown()
     if exporter.failure:
         raise StoreError(exporter.failure)
@@ -279,7 +280,21 @@ def _prices(plan: Plan) -> dict[str, tuple[float, float, str]]:
     }
 
 
-def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account, text: str | None) -> None:
+class Ids(IdGenerator):
+    """Ids that requests know before the spans are made: `span` is what the next one is of."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self.span: tuple[str | int, ...] = ("run",)
+
+    def generate_trace_id(self) -> int:
+        return int(id_of(self._run), 16)
+
+    def generate_span_id(self) -> int:
+        return int(id_of(self._run, *self.span), 16)
+
+
+def _record_spans(tracer: Tracer, ids: Ids, snapshot: Snapshot, booked: Account, text: str | None) -> None:
     plan, run_id = snapshot.plan, snapshot.run
     written = rounds.original(plan)
     positions = {stage.name: position for position, stage in enumerate(written.stages)}
@@ -298,6 +313,7 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account, text: str
     context = set_span_in_context(root)
     for times in snapshot.times:
         stage = plan.stages[times.stage]
+        ids.span = ("stage", stage.name, rounds.round_of(plan, times.stage))
         span = tracer.start_span(
             "stage",
             context,
@@ -316,6 +332,7 @@ def _record_spans(tracer: Tracer, snapshot: Snapshot, booked: Account, text: str
     places = dict(enumerate(snapshot.places))
     for host in snapshot.hosts:
         place = places.get(host.worker, Place())
+        ids.span = ("worker", host.worker)
         span = tracer.start_span(
             "worker",
             context,

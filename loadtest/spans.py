@@ -10,12 +10,16 @@ the Python constants are deprecated, so the names stand here); what those lack i
 
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from loadtest import __version__, dialects
+from loadtest.prompts import TURN_SEQS
+from loadtest.rounds import SEQS
 from loadtest.types import FAULT_OF, Plan, Result
 
 SCOPE = "loadtest"
@@ -93,11 +97,23 @@ def target_attributes(plan: Plan, vantage: str = "") -> dict[str, dict[str, str]
     return out
 
 
+@lru_cache(maxsize=1024)
+def id_of(run: str, *name: str | int) -> str:
+    """The span id, 16 hex digits, of what a run itself makes a span of, known before that is made; without a name its
+    trace id, 32."""
+    return blake2b("\0".join((run, *map(str, name))).encode(), digest_size=8 if name else 16).hexdigest()
+
+
+def _id_of_stage(result: Result) -> str:
+    return id_of(result.run, "stage", result.stage, result.seq % TURN_SEQS // SEQS)
+
+
 def columns(results: Iterable[Result], targets: dict[str, dict[str, str]]) -> dict[str, list[Any]]:
     """Column name of otel_traces -> values, one each a result; `targets` is from `target_attributes`. What a target does
     not say of a request, because no plan names it, the result's own `attributes` do.
 
-    `Timestamp` is `sent_ns`, or `started_ns` where nothing was sent, in integer nanoseconds.
+    Each links to the span of its stage, of which it is no part: a trace is a request, which the endpoint's own spans may
+    join. `Timestamp` is `sent_ns`, or `started_ns` where nothing was sent, in integer nanoseconds.
     """
     rows = list(results)
     n = len(rows)
@@ -119,6 +135,10 @@ def columns(results: Iterable[Result], targets: dict[str, dict[str, str]]) -> di
         "Duration": [max(r.done_ns - start, 0) for r, start in zip(rows, starts, strict=True)],
         "StatusCode": ["Error" if r.error else "Unset" for r in rows],
         "StatusMessage": [r.error_detail for r in rows],
+        "Links.TraceId": [[id_of(r.run)] for r in rows],
+        "Links.SpanId": [[_id_of_stage(r)] for r in rows],
+        "Links.TraceState": [[""]] * n,
+        "Links.Attributes": [[{}]] * n,
     }
 
 

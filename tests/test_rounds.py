@@ -101,6 +101,44 @@ def test_rounds_of_a_run_are_one_stage(simulator: str, store: Store, tmp_path: P
     ]
 
 
+LINKED = f"""
+    SELECT r.SpanAttributes['loadtest.stage'] AS stage, {rounds.OF_SEQ} AS round,
+        s.SpanAttributes['loadtest.stage'] AS linked_stage, toUInt64(s.SpanAttributes['loadtest.round']) AS linked_round,
+        count() AS n, uniqExact(r.TraceId) AS traces, uniqExact(s.TraceId) AS stage_traces
+    FROM (
+        SELECT *, toUInt64(SpanAttributes['loadtest.seq']) AS seq FROM otel_traces
+        WHERE SpanKind = 'Client' AND SpanAttributes['loadtest.run'] = {{run:String}}
+    ) AS r
+    LEFT JOIN (SELECT * FROM otel_traces WHERE SpanName = 'stage') AS s
+        ON r.Links.TraceId[1] = s.TraceId AND r.Links.SpanId[1] = s.SpanId
+    GROUP BY 1, 2, 3, 4"""
+
+
+def test_each_request_links_to_the_span_of_its_stage_and_round(simulator: str, store: Store, tmp_path: Path) -> None:
+    """And has a trace of its own; run, stages and workers are one."""
+    stages = (
+        "name: once, arrivals: {kind: constant, rate: 50}, requests: 3",
+        ("name: twice, arrivals: {kind: constant, rate: 50}, requests: 4, rounds: 2"),
+    )
+    snapshot, booked = drive(make_plan(simulator, *stages), store, tmp_path)
+    record(store, snapshot, booked)
+    found = store.query(LINKED, {"run": snapshot.run})
+    assert all((row["stage"], row["round"]) == (row["linked_stage"], row["linked_round"]) for row in found)
+    counts = {(row["stage"], row["round"]): (row["n"], row["traces"], row["stage_traces"]) for row in found}
+    assert counts == {("once", 0): (6, 6, 1), ("twice", 0): (8, 8, 1), ("twice", 1): (8, 8, 1)}
+    own = "SELECT SpanName, ParentSpanId = '' AS root, count() AS n, uniqExact(TraceId) AS traces, uniqExact(SpanId) AS spans"
+    rows_of_run = store.query(
+        f"{own} FROM otel_traces WHERE SpanKind = 'Internal' AND SpanAttributes['loadtest.run'] = {{run:String}} "
+        "GROUP BY 1, 2 ORDER BY 1",
+        {"run": snapshot.run},
+    )
+    assert [tuple(row.values()) for row in rows_of_run] == [
+        ("run", True, 1, 1, 1),
+        ("stage", False, 3, 1, 3),
+        ("worker", False, 1, 1, 1),
+    ]
+
+
 def test_a_worker_killed_in_the_second_round(simulator: str, store: Store, tmp_path: Path) -> None:
     class KillInSecond(KillOnce):
         def __call__(self, snapshot: Any) -> None:
