@@ -101,7 +101,8 @@ COMPOSE_SPEC := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 .tools/containers.stamp: tests/containers/otelcol.yaml Makefile
 	@command -v go >/dev/null || { echo "Executing the containers needs Go 1.26 or newer, to build the Collector."; exit 1; }
 	@echo "Building the OpenTelemetry Collector and the validator of compose files into .tools: five minutes the first time."
-	@GOBIN=$(CURDIR)/.tools/build go install -trimpath $(COMPOSE_SPEC) $(BUILDER)
+	@GOBIN=$(CURDIR)/.tools/build go install -trimpath $(COMPOSE_SPEC)
+	@GOBIN=$(CURDIR)/.tools/build go install -trimpath $(BUILDER)
 	@mkdir -p .tools/bin && mv .tools/build/cmd .tools/bin/compose-spec
 	@.tools/build/builder --config tests/containers/otelcol.yaml --skip-strict-versioning --skip-compilation
 	@cd .tools/build/otelcol && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(CURDIR)/.tools/bin/otelcol .

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -33,8 +33,9 @@ from loadtest.run import POLL_EVERY_S, Place, Say
 from loadtest.store import Address
 
 ANSWER_WITHIN_S = 15.0
+OPEN_WITHIN_S = 60.0
 LOST_AFTER_S = 5.0  # above the actor's LEASE_S
-PATIENCE_S = 1.0
+PATIENCE_S = 1.0  # for all that are asked: well below the lease of those that answer
 TELL_EVERY_S = 5.0
 CLOCKS_EVERY_S = 10.0
 CLOCK_WITHIN_S = 2.0
@@ -85,7 +86,7 @@ class RayFleet:
         if method == "poll":
             return self._poll()
         refs = {worker: self._actors[worker].call.remote(method, *args) for worker in self._living()}
-        answers = self._answers(refs, LOST_AFTER_S)
+        answers = self._answers(refs, PATIENCE_S)
         return [answers.get(worker) for worker in range(self.workers)]
 
     def places(self) -> list[Place]:
@@ -149,21 +150,30 @@ class RayFleet:
         return status if status is not None else msgspec.structs.replace(self._statuses[worker], samples=[])
 
     def _answers(self, refs: Mapping[int, Any], within_s: float) -> dict[int, Any]:
-        """What came in time, by worker. A worker whose actor is dead is lost from now on."""
-        deadline = time.monotonic() + within_s
+        """What came in time, by worker. One whose actor is dead, or whose host raised something, is lost from now on."""
+        if not refs:
+            return {}
+        ready = set(ray.wait(list(refs.values()), num_returns=len(refs), timeout=within_s)[0])
         out = {}
         for worker, ref in refs.items():
             try:
-                out[worker] = ray.get(ref, timeout=max(0.01, deadline - time.monotonic()))
-            except (GetTimeoutError, ActorUnavailableError):
+                if ref in ready:
+                    out[worker] = ray.get(ref, timeout=PATIENCE_S)
+            except RayTaskError as e:
+                self._lose(worker, f"failed: {type(e.cause).__name__}: {e.cause}")  # Ray's own words are a traceback
+            except ActorUnavailableError:
                 continue  # silent: the polls tell whether for good
             except RayActorError as e:
                 self._lose(worker, f"is gone: {_first_sentence(e)}")
+            except RayError:
+                continue  # its answer went with its node
         return out
 
+    def _where(self, worker: int) -> str:
+        return f" on node {self._nodes[worker]}" if self._nodes else ""
+
     def _lose(self, worker: int, how: str) -> None:
-        where = f" on node {self._nodes[worker]}" if self._nodes else ""
-        self.lost.setdefault(worker, f"worker {worker}{where} {how}")
+        self.lost.setdefault(worker, f"worker {worker}{self._where(worker)} {how}")
         self._polls.pop(worker, None)
         self._silent_since.pop(worker, None)
 
@@ -228,10 +238,12 @@ class RayFleet:
         placed = zip(setups, self._placement.vantage_of, strict=True)
         setups = [msgspec.structs.replace(setup, vantage=vantage) for setup, vantage in placed]
         pairs = zip(self._actors, setups, strict=True)
-        try:
-            ray.get([actor.open.remote(setup, address, local, contents) for actor, setup in pairs])
-        except RayActorError as e:
-            raise RunFailed(f"a node was lost before the run began: {_first_sentence(e)}; nothing was sent") from e
+        refs = {setup.shard: actor.open.remote(setup, address, local, contents) for actor, setup in pairs}
+        opened = self._answers(refs, OPEN_WITHIN_S)
+        for worker in refs:
+            if worker not in opened:
+                what = f"worker {worker}{self._where(worker)} did not take its work within {OPEN_WITHIN_S:g} s"
+                raise RunFailed(f"{self.lost.get(worker, what)}; nothing was sent")
 
     def _refuse_unreachable(self, address: Address) -> None:
         here = ray.util.get_node_ip_address()

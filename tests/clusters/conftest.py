@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,21 @@ class Run:
     def summary(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
         return found
+
+
+@pytest.fixture
+def wait_for_requests(simulator: str) -> Callable[[int], float]:
+    """Waits until so many more are answered; plans here send 60 a second."""
+
+    def answered() -> int:
+        text = urllib.request.urlopen(f"{simulator}/metrics", timeout=10).read().decode()
+        return sum(int(float(n)) for n in re.findall(r"^vllm:request_success_total\{.*\} (\S+)$", text, re.M))
+
+    def wait(more: int) -> float:
+        known = answered()
+        return wait_until(lambda: answered() >= known + more, 30)
+
+    return wait
 
 
 @pytest.fixture

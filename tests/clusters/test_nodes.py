@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from processes import alive, below, command, of_node, wait_until, workers_of
 
 from loadtest import plan as plans
 from loadtest.account import account
+from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.run import Snapshot
 from loadtest.store import Store
@@ -33,6 +36,16 @@ def _nothing_is_left(cluster: Any) -> Iterator[None]:
 
 def actors_of(cluster: Any) -> list[int]:
     return [pid for node in cluster.list_all_nodes() for pid in below(of_node(node)) if "HostActor" in command(pid)]
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):  # Ray has ended it
+            os.kill(pid, signal.SIGCONT)
 
 
 def adds_up(summary: dict[str, Any]) -> bool:
@@ -56,11 +69,11 @@ def test_regions(cluster: Any, start_run: Callable[..., Any], write_plan: Callab
     assert 0 < summary["generator"]["clock_offset_ms"] < 100
 
 
-class Shifts:
-    """Names what is defined here for a process that cannot import it."""
+class ActorsOf:
+    """Classes for a process that cannot import what is defined here."""
 
     @staticmethod
-    def actor() -> Any:
+    def shifted() -> Any:
         from cluster.actor import HostActor
 
         class ShiftedHost(HostActor):
@@ -75,26 +88,57 @@ class Shifts:
         ShiftedHost.__module__ = "__main__"  # pickled by value
         return ShiftedHost
 
+    @staticmethod
+    def full_disk() -> Any:
+        from cluster.actor import HostActor
+
+        class HostOnAFullDisk(HostActor):
+            def open(self, *_: Any) -> None:
+                raise OSError(28, "No space left on device", "/tmp/loadtest-r")
+
+        HostOnAFullDisk.__module__ = "__main__"
+        return HostOnAFullDisk
+
+
+@pytest.fixture
+def setups(simulator: str, tmp_path: Path) -> list[Setup]:
+    plan = plans.parse(PLAN.format(url=simulator, workers=2, fleet=REGIONS, until="requests: 10"), tmp_path)
+    return [Setup("clocks", plan, {}, shard, 2) for shard in range(2)]
+
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own: it is in this process here
 def test_a_clock_that_is_ahead_is_found(
-    cluster: Any, simulator: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, setups: list[Setup], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cluster.fleet import RayFleet
 
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    plan = plans.parse(PLAN.format(url=simulator, workers=2, fleet=REGIONS, until="requests: 10"), tmp_path)
-    setups = [Setup("clocks", plan, {}, shard, 2) for shard in range(2)]
-    fleet = RayFleet(setups, store.address, tmp_path, lambda _: None, Shifts.actor())
+    fleet = RayFleet(setups, store.address, tmp_path, lambda _: None, ActorsOf.shifted())
     try:
         eu, us = fleet.places()
     finally:
         fleet.close()
     assert abs(eu.offset_ns) <= eu.error_ns
     assert abs(us.offset_ns - 250_000_000) <= us.error_ns
-    booked = account(Snapshot(plan, "clocks", 0, 0, None, [], [], places=[eu, us]), 0)
+    booked = account(Snapshot(setups[0].plan, "clocks", 0, 0, None, [], [], places=[eu, us]), 0)
     assert booked.generator.clock_offset_ms >= 250
     assert any(reason.startswith("clock_offset: ") for reason in validity(Facts(account=booked)).reasons)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_host_raises_is_said_in_a_sentence(
+    cluster: Any, setups: list[Setup], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster.fleet import RayFleet
+
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    with pytest.raises(RunFailed) as failure:
+        RayFleet(setups, store.address, tmp_path, lambda _: None, ActorsOf.full_disk())
+    assert re.fullmatch(
+        r"worker 0 on node \S+ \(\w+\) failed: OSError: \[Errno 28\] No space left on device: '/tmp/loadtest-r'; "
+        "nothing was sent",
+        str(failure.value),
+    )
 
 
 def test_what_the_cluster_lacks_is_named(
@@ -125,28 +169,58 @@ def test_a_node_that_joins_late_is_waited_for(
 
 
 def test_the_head_restarts_in_mid_run(
-    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+    cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+    wait_for_requests: Callable[[int], float],
 ) -> None:
     run = start_run(write_plan(simulator, 2, until="duration_s: 8"), cluster.address)
     run.wait_for_load(cluster, 2)
     cluster.head_node.kill_gcs_server()
-    time.sleep(1)  # without one
+    wait_for_requests(60)  # without one
     cluster.head_node.start_gcs_server()
     assert run.wait(60) == 0, run.text
     assert whole(run.summary())
 
 
 def test_a_node_that_stops_for_a_while_is_slow_and_not_lost(
-    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+    cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+    wait_for_requests: Callable[[int], float],
 ) -> None:
     run = start_run(write_plan(simulator, 2, until="duration_s: 8"), cluster.address)
     run.wait_for_load(cluster, 2)
-    frozen = actors_of(cluster)[0]
-    os.kill(frozen, signal.SIGSTOP)
-    time.sleep(2)  # less than the lease
-    os.kill(frozen, signal.SIGCONT)
+    with stopped(actors_of(cluster)[0]):
+        wait_for_requests(120)  # two of the four seconds of the lease
     assert run.wait(60) == 0, run.text
     assert whole(run.summary())
+
+
+def test_those_that_fall_silent_one_after_the_other_are_waited_for_once(
+    cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+    wait_for_requests: Callable[[int], float],
+) -> None:
+    """As the workers of a node do that is cut off. Nobody else's lease runs out meanwhile."""
+    run = start_run(write_plan(simulator, 4), cluster.address)
+    run.wait_for_load(cluster, 4)
+    first, second = actors_of(cluster)[:2]
+    silent = time.time()
+    with stopped(first):
+        wait_for_requests(90)
+        with stopped(second):
+            assert run.wait(60) == 3, run.text
+    summary = run.summary()
+    ended_s = datetime.fromisoformat(summary["ended_at"]).timestamp() - silent
+    print(f"ended {ended_s:.1f} s after the first fell silent: {summary['integrity']}")
+    assert ended_s < 15
+    assert adds_up(summary)
+    assert summary["generator"]["workers_lost"] == 2
 
 
 def test_a_dead_actor_ends_the_run_at_once(
