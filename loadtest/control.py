@@ -57,6 +57,7 @@ class Control:
     def __init__(self, run: str, directory: Path, interrupts: Interrupts) -> None:
         self._directory = str(directory)
         self._interrupts = interrupts
+        self._run = run
         self._path = _directory() / f"{run}.sock"
         self._lock = threading.Lock()
         self._clients: list[queue.Queue[bytes | None]] = []
@@ -67,14 +68,31 @@ class Control:
 
     def __enter__(self) -> "Control":
         try:
-            self._listener.bind(str(self._path))
+            self._listen()
         except OSError as e:  # also where the path is too long for one
+            self._listener.close()
             raise RunFailed(
                 f"no socket can be made at {self._path}: {e}; set XDG_RUNTIME_DIR to a short path"
             ) from None
-        self._listener.listen()
+        except RunFailed:
+            self._listener.close()
+            raise
         threading.Thread(target=self._accept, name="control", daemon=True).start()
         return self
+
+    def _listen(self) -> None:
+        new = self._path.with_suffix(f".{os.getpid()}")  # nobody finds it before it can answer
+        try:
+            self._listener.bind(str(new))
+            self._listener.listen()
+            if _is_served(self._path):
+                raise RunFailed(
+                    f"a run {self._run} goes on on this machine (loadtest attach {self._run}); give another --run-id; "
+                    "nothing was sent"
+                )
+            new.rename(self._path)
+        finally:
+            new.unlink(missing_ok=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -271,13 +289,9 @@ def _follow(run: str, wish: bytes, quiet: bool) -> int:
 
 
 def _messages(run: str, wish: bytes) -> Iterator[Message]:
-    path = _directory() / f"{run}.sock"
     with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise RunFailed(f"the driver of run {run} is gone; loadtest report {run} tells what is stored") from None
+        if not _connected(connection, _directory() / f"{run}.sock"):
+            raise RunFailed(f"the driver of run {run} is gone; loadtest report {run} tells what is stored")
         connection.sendall(wish)
         decode = msgspec.msgpack.Decoder(Message).decode
         with connection.makefile("rb") as stream:
@@ -286,13 +300,25 @@ def _messages(run: str, wish: bytes) -> Iterator[Message]:
 
 
 def _is_served(path: Path) -> bool:
-    """Whether a driver listens there. What a killed one left behind is cleared away."""
+    """Whether a driver listens there, or may do so."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            return False
+            return _connected(connection, path)
+        except RunFailed:
+            return True
+
+
+def _connected(connection: socket.socket, path: Path) -> bool:
+    """What a killed driver left behind is cleared away."""
+    try:
+        connection.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return False
+    except FileNotFoundError:
+        return False
+    except OSError as e:
+        raise RunFailed(f"the socket {path} cannot be reached: {e}") from None
     return True
 
 

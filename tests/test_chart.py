@@ -106,11 +106,31 @@ def test_a_run_without_a_plan_or_a_way_to_its_endpoint_is_refused(tmp_path: Path
         ("run: {id: r1}\nnetworkPolicy: {targets: {cidrs: [192.0.2.0/24]}}", "run.plan is empty"),
         ("run: {id: r1, plan: 'name: x'}", "no endpoint may be reached"),
         ("store: {url: 'clickhouse://loadtest@host:8123/db'}", "networkPolicy.store.cidrs"),
+        (
+            "store: {url: 'clickhouse://loadtest@host:8123/db'}\nnetworkPolicy: {kind: cilium}",
+            "networkPolicy.store.fqdns",
+        ),
+        ("run: {id: r1, plan: 'name: x'}\nnetworkPolicy: {kind: cilium}", "networkPolicy.targets.fqdns"),
         (f"run: {{id: {'r' * 40}, plan: x}}\nnameOverride: a-long-name", "shorten"),
     ]:
         values.write_text(text)
         with pytest.raises(SystemExit, match=re.escape(told)):
             check.render(values)
+
+
+def test_a_store_may_have_an_address_of_ipv6(tmp_path: Path):
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "store: {url: 'clickhouse://loadtest@[2001:db8::1]:9000/db'}\nnetworkPolicy: {store: {cidrs: ['2001:db8::1/128']}}\n"
+        "grafana: {provision: sidecar}"
+    )
+    assert check.lint(values) == ""
+    rendered = check.render(values)
+    source = yaml.safe_load(named(rendered, "ConfigMap", "datasource")["data"]["loadtest.yaml"])["datasources"][0]
+    assert (source["jsonData"]["host"], source["jsonData"]["port"]) == ("[2001:db8::1]", 9000)
+    assert named(rendered, "NetworkPolicy", "-run")["spec"]["egress"][2]["ports"] == [{"port": 9000, "protocol": "TCP"}]
+    values.write_text("store: {url: 'clickhouse://loadtest@2001:db8::1:9000/db'}")
+    assert "url" in check.lint(values)
 
 
 # Each check finds what is wrong

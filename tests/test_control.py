@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtest.control import ATTACH, BEHIND, LENGTH, Control, Message, Over, Said
+from loadtest.control import ATTACH, BEHIND, LENGTH, Control, Message, Over, Said, find, status
+from loadtest.errors import RunFailed
 from loadtest.run import Interrupts
 
 TOLD = 20 * BEHIND
@@ -46,3 +47,32 @@ def test_a_client_that_was_behind_misses_some_and_is_told_how_the_run_ended(sock
     assert numbers == sorted(numbers)
     assert numbers[-1] == TOLD - 1
     assert len(numbers) < TOLD
+
+
+def test_a_run_that_goes_on_is_not_taken_for_a_leftover(sockets: Path, tmp_path: Path) -> None:
+    with Control("r", tmp_path, Interrupts()):
+        with pytest.raises(RunFailed, match=r"a run r goes on on this machine .* give another --run-id"):
+            Control("r", tmp_path, Interrupts()).__enter__()
+        assert find("r") == "r"
+    assert not list((sockets / "loadtest").iterdir())
+
+
+def test_what_a_killed_driver_left_is_in_nobodys_way(sockets: Path, tmp_path: Path) -> None:
+    path = sockets / "loadtest" / "r.sock"
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with Control("r", tmp_path, Interrupts()):
+        assert find("r") == "r"
+    assert not list((sockets / "loadtest").iterdir())
+
+
+def test_a_socket_that_cannot_be_reached_for_another_reason_stays(sockets: Path) -> None:
+    """Here it takes datagrams alone; it might as well be that no descriptor is free."""
+    path = sockets / "loadtest" / "r.sock"
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(RunFailed, match=r"r\.sock cannot be reached: .*wrong type"):
+            status("r")
+    assert path.exists()

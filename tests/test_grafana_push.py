@@ -144,6 +144,13 @@ def test_a_store_that_grafana_does_not_reach_is_said(fake: FakeGrafana, call: Ca
     assert fake.datasources[build.DATASOURCE_UID]["jsonData"]["port"] == 1
 
 
+def test_a_store_may_be_seen_as_an_address_of_ipv6(fake: FakeGrafana, call: Call) -> None:
+    with pytest.raises(UserError, match="Grafana does not reach the store with it"):
+        commands.push(replace(call, seen_as="[::1]:1"), overwrite=False)
+    settings = fake.datasources[build.DATASOURCE_UID]["jsonData"]
+    assert (settings["host"], settings["port"]) == ("[::1]", 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -153,6 +160,8 @@ def test_a_store_that_grafana_does_not_reach_is_said(fake: FakeGrafana, call: Ca
         ({"token": "glsa_in_the_open"}, "--token must be env:NAME or file:PATH"),
         ({"token": "env:LOADTEST_NO_SUCH_TOKEN"}, "LOADTEST_NO_SUCH_TOKEN is empty or not there"),
         ({"seen_as": ":x"}, "write host or host:port"),
+        ({"seen_as": "2001:db8::1"}, "write host or host:port"),
+        ({"seen_as": "host/path"}, "write host or host:port"),
     ],
 )
 def test_a_wrong_call_is_told_in_a_sentence(call: Call, changes: dict[str, Any], told: str) -> None:

@@ -434,6 +434,46 @@ def test_inference_users_have_the_whole_timeline(
     assert not [file for file in (tmp_path / "2").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
 
 
+TEAM = """
+from locust import constant, task
+from loadtest import InferenceUser
+class Keyed(InferenceUser):
+    abstract, model, wait_time, expects = True, "sim-8b", constant(0.02), "of-team"
+    key = "file:key"
+    @task
+    def ask(self):
+        assert self.own_secret() == self.expects, self.expects
+        self.client.chat("x", max_tokens=2, name=type(self).__name__)
+"""
+TEAMS = """
+from team import Keyed
+class Theirs(Keyed): pass
+class Ours(Keyed):
+    key, expects = "file:key", "of-us"
+"""
+
+
+def test_a_key_is_beside_the_file_that_names_it(store: Store, simulator: str, tmp_path: Path) -> None:
+    """Two files of the same relative path are two keys."""
+    (tmp_path / "team").mkdir()
+    (tmp_path / "team" / "__init__.py").write_text(TEAM)
+    (tmp_path / "team" / "key").write_text("of-team")
+    (tmp_path / "key").write_text("of-us")
+    (tmp_path / "locustfile.py").write_text(TEAMS)
+    asked = Options(
+        locustfile=tmp_path / "locustfile.py", host=f"{simulator}/v1", users=4, spawn_rate=100, run_time="1s"
+    )
+    snapshot, _ = drive(asked, store, tmp_path / "out")
+    assert not [problem for host in snapshot.hosts for problem in host.problems]
+    assert {row["target"] for row in rows(store, snapshot, "target")} == {"chat Ours", "chat Theirs"}
+
+
+def test_what_the_master_cannot_make_of_a_user_is_said_at_once(store: Store, server: Server, tmp_path: Path) -> None:
+    text = INFERENCE.replace('"env:TEST_LOCUST_KEY"', "5")
+    with pytest.raises(RunFailed, match="Locust's master: AttributeError: 'int' object"):
+        drive(asked_for(tmp_path, text, server), store, tmp_path)
+
+
 UNTIL_THREE = """
 import gevent
 from locust import events

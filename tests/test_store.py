@@ -95,6 +95,17 @@ def test_a_bad_spec_says_what_to_write(spec: str, says: str) -> None:
         parse(spec, {})
 
 
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [("localhost", True), ("127.0.0.1", True), ("127.1.2.3", True), ("[::1]", True), ("127.example.com", False),
+     ("192.0.2.1", False), ("[2001:db8::1]", False)],
+)  # fmt: skip
+def test_loopback_is_an_address_and_no_name_that_looks_like_one(host: str, is_here: bool) -> None:
+    address = parse(f"clickhouse://{host}:8123/db", {})
+    assert isinstance(address, Address)
+    assert address.loopback == is_here
+
+
 def test_an_address_travels_but_does_not_show_its_password() -> None:
     address = Address("http", "db.example", 8123, "x", "me", SECRET)
     assert pickle.loads(pickle.dumps(address)).password == SECRET

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec import Struct
 
@@ -82,7 +83,11 @@ def _read_only(store: Store) -> Address:
 def _seen_as(address: Address, seen_as: str | None) -> Address:
     if seen_as is None:
         return address
-    host, _, port = seen_as.partition(":")
-    if not host or (port and not port.isdecimal()):
-        raise UserError(f"--seen-as is {seen_as}; write host or host:port, as in clickhouse:8123")
-    return replace(address, host=host, port=int(port) if port else address.port)
+    try:
+        url = urlsplit(f"//{seen_as}")
+        host, port = url.hostname, url.port
+    except ValueError:
+        host = None
+    if not host or url.netloc != seen_as or "@" in seen_as:
+        raise UserError(f"--seen-as is {seen_as}; write host or host:port, as in clickhouse:8123 or [2001:db8::1]:8123")
+    return replace(address, host=host, port=port or address.port)

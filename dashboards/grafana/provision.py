@@ -159,7 +159,9 @@ def _datasource(address: Address) -> dict[str, Any]:
         "type": PLUGIN,
         "access": "proxy",
         "jsonData": {
-            "host": address.host,
+            "host": f"[{address.host}]"
+            if ":" in address.host
+            else address.host,  # the plugin appends the port as it is
             "port": address.port,
             "protocol": "http",
             "secure": address.scheme == "https",

@@ -24,7 +24,7 @@ class MasterStop(Struct, frozen=True, tag="stop"):
 class MasterReady(Struct, frozen=True, tag="ready"):
     port: int
     modules: list[str]  # Python files beside the locustfile that it imported, and itself
-    keys: dict[str, str] = {}  # references to keys, as InferenceUsers have them -> with absolute paths
+    keys: dict[str, str] = {}  # of each InferenceUser, by the name of its class: env:NAME or file: and an absolute path
     page: str = ""  # the address of Locust's own, where it was asked for
 
 

@@ -105,13 +105,20 @@ class Master:
     def _report_for_ever(self, before: set[str]) -> None:
         while self.runner is None:
             gevent.sleep(0.01)
-        modules = _modules_beside(self.setup.locustfile, before)
-        users = [user for user in self.environment.user_classes if hasattr(user, "key_reference") and user.key]
-        keys = {user.key: user.key_reference() for user in users}
-        self._say(MasterReady(self.runner.server.port, modules, keys, self._page()))
+        try:
+            self._say(self._ready(before))
+        except Exception as e:  # noqa: BLE001 nobody would hear of it in a greenlet, and wait
+            self._say(MasterFailed(f"{type(e).__name__}: {e}"))
+            os._exit(1)
         while True:
             self._say(self._report())
             gevent.sleep(REPORT_EVERY_S)
+
+    def _ready(self, before: set[str]) -> MasterReady:
+        modules = _modules_beside(self.setup.locustfile, before)
+        users = [user for user in self.environment.user_classes if hasattr(user, "key_reference") and user.key]
+        keys = {user.__name__: user.key_reference() for user in users}
+        return MasterReady(self.runner.server.port, modules, keys, self._page())
 
     def _page(self) -> str:
         if self.web_ui is None:

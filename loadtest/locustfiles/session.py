@@ -107,12 +107,15 @@ class Load(Struct):
 
 def _resolved(references: Mapping[str, str]) -> dict[str, str]:
     """The secrets that InferenceUsers refer to, found here: the workers' machines need not have them."""
-    if not all(reference.startswith(("env:", "file:")) for reference in references):
-        raise PlanError("the key of an InferenceUser must be env:NAME or file:PATH, never the key itself")
-    try:
-        return {reference: plans.secret(absolute, os.environ) for reference, absolute in references.items()}
-    except ValueError as e:
-        raise PlanError(f"an InferenceUser has no usable key: {e}") from None
+    keys = {}
+    for user, reference in references.items():
+        if not reference.startswith(("env:", "file:")):
+            raise PlanError(f"the key of {user} must be env:NAME or file:PATH, never the key itself")
+        try:
+            keys[user] = plans.secret(reference, os.environ)
+        except ValueError as e:
+            raise PlanError(f"{user} has no usable key: {e}") from None
+    return keys
 
 
 def _refuse_nothing(snapshot: Snapshot, master: Master) -> None:

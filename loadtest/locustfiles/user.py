@@ -56,7 +56,7 @@ class RequestFailed(Exception):
 class Fleet:
     """What the fleet does for its workers, and plain Locust does not: None of it is there then."""
 
-    keys: ClassVar[Mapping[str, str]] = {}  # reference -> secret, found by the driver
+    keys: ClassVar[Mapping[str, str]] = {}  # name of a user's class -> secret, found by the driver
     present: ClassVar[bool] = False
 
     watch: ClassVar[Callable[[str, str], AbstractContextManager[None]]] = staticmethod(lambda *_: nullcontext())
@@ -68,7 +68,7 @@ class InferenceUser(locust.User):  # type: ignore[misc]
 
     abstract = True
     model: str = ""
-    key: str | None = None  # env:NAME or file:PATH (from the locustfile's directory), never the key itself
+    key: str | None = None  # env:NAME or file:PATH (from the directory of the file that says so), never the key itself
     headers: Mapping[str, str] = {}
     body: Mapping[str, Any] = {}  # merged into each request's JSON body
     stream: bool = True
@@ -86,7 +86,8 @@ class InferenceUser(locust.User):  # type: ignore[misc]
     def key_reference(cls) -> str | None:
         """With the path made absolute."""
         kind, _, path = (cls.key or "").partition(":")
-        beside = os.path.dirname(os.path.abspath(inspect.getfile(cls)))
+        says_so = next(owner for owner in cls.__mro__ if "key" in vars(owner))
+        beside = os.path.dirname(os.path.abspath(inspect.getfile(says_so)))
         return f"file:{os.path.join(beside, os.path.expanduser(path))}" if kind == "file" else cls.key
 
     @classmethod
@@ -96,7 +97,7 @@ class InferenceUser(locust.User):  # type: ignore[misc]
             return None
         if not cls.key.startswith(("env:", "file:")):
             raise ValueError(f"{cls.__name__}.key must be env:NAME or file:PATH, never the key itself")
-        return Fleet.keys.get(cls.key) or secret(cls.key_reference() or "", os.environ)
+        return Fleet.keys.get(cls.__name__) or secret(cls.key_reference() or "", os.environ)
 
     def target(self, dialect: str) -> Target:
         return Target(

@@ -6,6 +6,7 @@ command line is in the process list and the shell's history, what stands in a pl
 `?password=file:PATH` works everywhere.
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,7 +40,10 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False  # a name: 127.example.com is anybody's
 
     def __str__(self) -> str:
         """As a person would name it; no password."""
