@@ -249,6 +249,9 @@ def validate(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of a plan, for editors and CI.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="As run's: in place of the plan's fleet.workers.", show_default=False)
+    ] = None,
 ) -> None:
     """Check a plan and say what it would send, without sending anything."""
     import json
@@ -260,6 +263,7 @@ def validate(
         print(json.dumps(plans.json_schema(), indent=1))
     if plan is not None:
         loaded = plans.load(plan)
+        loaded = plans.with_workers(loaded, workers) if workers else loaded
         print(forecast.text(loaded))
         for warning in [*forecast.warnings(loaded), *capacity.warnings(loaded, calibrate.known())]:
             print(f"warning: {warning}", file=sys.stderr)

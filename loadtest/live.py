@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
 from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
@@ -25,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtest.definitions import DEFINITIONS
+from loadtest.history import Counted, Listed
 from loadtest.progress import WINDOW_S, Progress, TargetProgress, Watch
 from loadtest.report import stops, warm_ups
 from loadtest.report.headline import (
@@ -51,7 +51,6 @@ from loadtest.report.words import (
     told_apart,
 )
 from loadtest.types import Metric
-from loadtest.validity import Account
 
 if TYPE_CHECKING:
     from loadtest.run import Snapshot
@@ -98,6 +97,8 @@ LIVE = (
     Group("E2E, ms", (("p50", 8), ("p99", 8))),
     Group("tokens", (("/s", 8),)),
 )
+OF_TOKENS = ("TTFT, ms", "tokens")
+"""Groups that say nothing where answers have no tokens."""
 
 
 class Layout(Struct, frozen=True):
@@ -171,7 +172,8 @@ def render(progress: Progress, width: int = NARROW, height: int = SCREEN) -> Ren
 
     A target has two lines at all times, so that nothing jumps when something happens.
     """
-    plan = layout([target.name for target in progress.targets], LIVE, width)
+    groups = [group for group in LIVE if progress.tokens or group.title not in OF_TOKENS]
+    plan = layout([target.name for target in progress.targets], groups, width)
     top = [_stage_line(progress), *wrapped(_generator_line(progress), width)]
     top += [part for message in _messages(progress) for part in wrapped(message, width)]
     room = max(1, (height - 1 - len(top) - 3) // 2)
@@ -179,7 +181,7 @@ def render(progress: Progress, width: int = NARROW, height: int = SCREEN) -> Ren
     rows = [
         line
         for index, target in enumerate(progress.targets[:fit])
-        for line in (_figures_line(index, target, plan), _note(target))
+        for line in (_figures_line(index, target, plan, progress.tokens), _note(target))
     ]
     return Lines(*top, Text(""), *plan.head(Text("")), *rows, *_more(progress.targets[fit:]))
 
@@ -193,18 +195,16 @@ def _more(hidden: Sequence[TargetProgress]) -> Iterator[Text]:
         )
 
 
-def _figures_line(index: int, target: TargetProgress, plan: Layout) -> Text:
-    offered = NOT_KNOWN if target.offered_per_s is None else sig3(target.offered_per_s)
+def _figures_line(index: int, target: TargetProgress, plan: Layout, tokens: bool) -> Text:
     shown = (
         sig3(target.achieved_per_s),
-        offered,
+        sig3(target.offered_per_s),
         count(target.in_flight),
         age(target.oldest_age_s) if target.in_flight else NOT_KNOWN,
-        sig3(target.ttft_p50_ms),
-        sig3(target.ttft_p99_ms),
+        *((sig3(target.ttft_p50_ms), sig3(target.ttft_p99_ms)) if tokens else ()),
         sig3(target.e2e_p50_ms),
         sig3(target.e2e_p99_ms),
-        sig3(target.output_tokens_per_s),
+        *((sig3(target.output_tokens_per_s),) if tokens else ()),
     )
     return plan.line(plan.name(index, target.name), shown)
 
@@ -212,6 +212,9 @@ def _figures_line(index: int, target: TargetProgress, plan: Layout) -> Text:
 def age(duration_s: float) -> str:
     """With a tenth while it matters: `12.3 s`, `124 s`."""
     return f"{duration_s:.1f} s" if duration_s < 99.95 else f"{duration_s:,.0f} s"
+
+
+NO_ERRORS = "no errors"
 
 
 def _note(target: TargetProgress) -> Text:
@@ -223,7 +226,7 @@ def _note(target: TargetProgress) -> Text:
     if target.errors:
         note.append(", ".join(f"{word} {count(n)}" for word, n in target.errors.items()), "red")
     elif target.stalled_s is None:
-        note.append("no errors", "dim")
+        note.append(NO_ERRORS, "dim")
     for words, n in (("missed", target.missed), ("unknown", target.unknown)):
         if n:
             note.append(f"  {words} {count(n)}", "yellow")
@@ -307,16 +310,23 @@ def lines(progress: Progress) -> Iterator[str]:
     """The same for a log: one line a target."""
     where = f"{clock(max(progress.elapsed_s, 0))} {progress.stage or progress.plan} {_phase(progress)}"
     for target in progress.targets:
-        offered = "" if target.offered_per_s is None else f" of {sig3(target.offered_per_s)}"
-        parts = [
-            f"{sig3(target.achieved_per_s)}{offered} requests/s",
-            f"{count(target.in_flight)} in flight, oldest {age(target.oldest_age_s)}",
-            f"TTFT p50 {quantity(target.ttft_p50_ms, 'ms')} p99 {quantity(target.ttft_p99_ms, 'ms')}",
-            f"E2E p50 {quantity(target.e2e_p50_ms, 'ms')} p99 {quantity(target.e2e_p99_ms, 'ms')}",
-            f"{sig3(target.output_tokens_per_s)} tokens/s",
-            _note(target).plain.strip(),
-        ]
-        yield f"{where} {target.name}: {'; '.join(parts)}"
+        yield f"{where} {target.name}: {'; '.join(_told(target, progress.tokens))}"
+
+
+def _told(target: TargetProgress, tokens: bool) -> Iterator[str]:
+    """Two rates of one window, which need not agree: what is done now was due before."""
+    note = _note(target).plain.strip()
+    if not target.ended and not target.in_flight:
+        yield "nothing sent yet" if note == NO_ERRORS else f"nothing in flight; {note}"
+        return
+    due, done = sig3(target.offered_per_s), sig3(target.achieved_per_s)
+    yield f"{done} requests/s done" if target.offered_per_s is None else f"{due} requests/s due, {done} done"
+    yield f"{count(target.in_flight)} in flight" + (f", oldest {age(target.oldest_age_s)}" if target.in_flight else "")
+    if target.e2e_p50_ms is not None:
+        e2e = f"E2E p50 {quantity(target.e2e_p50_ms, 'ms')} p99 {quantity(target.e2e_p99_ms, 'ms')}"
+        ttft = f"TTFT p50 {quantity(target.ttft_p50_ms, 'ms')} p99 {quantity(target.ttft_p99_ms, 'ms')}"
+        yield from (ttft, e2e, f"{sig3(target.output_tokens_per_s)} tokens/s") if tokens else (e2e,)
+    yield note
 
 
 # At the end
@@ -328,6 +338,7 @@ CLOSING = (
     Group("E2E, ms", (("p50", 8), ("p99", 8))),
     Group("per s", (("done", 6), ("tokens", 8))),
 )
+CLOSING_WITHOUT_TOKENS = (CLOSING[0], CLOSING[2], Group("per s", (("done", 6),)))
 
 
 def closing(summary: Summary, directory: Path, width: int = NARROW, store: str | None = None) -> Iterator[Text]:
@@ -375,23 +386,30 @@ def _validity(summary: Summary) -> Iterator[Text]:
 
 
 def _stages(summary: Summary, width: int) -> Iterator[Text]:
-    plan = layout(list(summary.targets), CLOSING, width)
+    tokens = _has_tokens(summary)
+    plan = layout(list(summary.targets), CLOSING if tokens else CLOSING_WITHOUT_TOKENS, width)
     stages = dict.fromkeys(stage for target in summary.targets.values() for stage in target.stages)
     for stage in stages:
         yield Text("")
         yield from plan.head(Text(f"  {elided(stage, plan.name_width + 6)}", style="bold"))
         for index, (name, target) in enumerate(summary.targets.items()):
             if stage in target.stages:
-                yield from _target_lines(plan.name(index, name), target.stages[stage], plan)
+                yield from _target_lines(plan.name(index, name), target.stages[stage], plan, tokens)
         told = (*stops.sentences(summary, stage), *warm_ups.sentences(summary, stage))
         yield from (Text(f"  {sentence}", style="dim") for sentence in told)
 
 
-def _target_lines(name: Text, own: StageFigures, plan: Layout) -> Iterator[Text]:
-    rates = (sig3(own.requests_per_s), sig3(own.output_tokens_per_s))
-    yield plan.line(name, (count(own.requests), percent(own.error_rate), *_latencies(own, False), *rates))
+def _has_tokens(summary: Summary) -> bool:
+    """Whether any answer did, or none came to tell. A dialect such as http looks for none."""
+    every = [own for target in summary.targets.values() for own in target.stages.values()]
+    return any(own.ttft_ms.n or own.output_tokens for own in every) or not any(own.ok for own in every)
+
+
+def _target_lines(name: Text, own: StageFigures, plan: Layout, tokens: bool) -> Iterator[Text]:
+    rates = (sig3(own.requests_per_s), *((sig3(own.output_tokens_per_s),) if tokens else ()))
+    yield plan.line(name, (count(own.requests), percent(own.error_rate), *_latencies(own, False, tokens), *rates))
     if own.ok and own.faults:
-        yield plan.line(Text("  failed = ∞", style="dim"), ("", "", *_latencies(own, True), "", ""), "dim")
+        yield plan.line(Text("  failed = ∞", style="dim"), ("", "", *_latencies(own, True, tokens)), "dim")
     yield from _errors(own)
     if own.blurred(own.ttft_ms.p50):
         exact = sig3(own.uncertainty_p99_ms)
@@ -412,10 +430,11 @@ def _errors(own: StageFigures) -> Iterator[Text]:
         yield Text(f"  and {len(words) - ERRORS_NAMED} more kinds of error: see the report", style="dim")
 
 
-def _latencies(own: StageFigures, failures: bool) -> tuple[str, ...]:
+def _latencies(own: StageFigures, failures: bool, tokens: bool) -> tuple[str, ...]:
     ttft = (own.ttft_ms.with_failures or own.ttft_ms) if failures else own.ttft_ms
     e2e = (own.e2e_ms.with_failures or own.e2e_ms) if failures else own.e2e_ms
-    return tuple(sig3(value) for value in (ttft.p50, ttft.p95, ttft.p99, e2e.p50, e2e.p99))
+    of_tokens = (ttft.p50, ttft.p95, ttft.p99) if tokens else ()
+    return tuple(sig3(value) for value in (*of_tokens, e2e.p50, e2e.p99))
 
 
 def _objectives(summary: Summary) -> Iterator[Text]:
@@ -485,7 +504,7 @@ def _advice(summary: Summary) -> str:
     if state == "none":
         where = "give --slo" if summary.locustfile else "add `slos:` to the plan"
         return f"{where}, so that the next run is judged"
-    return "raise the load until an objective breaks: so much they can carry"
+    return "raise the rate and run again: the highest one that meets every objective is what they carry"
 
 
 def catalogue(metrics: Iterable[Metric], console: Console | None = None) -> None:
@@ -512,10 +531,10 @@ def catalogue_of_others(console: Console | None = None) -> None:
     console.print(table, highlight=False)
 
 
-def runs(rows: Iterable[Mapping[str, Any]], where: str, console: Console | None = None) -> None:
-    """`loadtest runs`: stored runs, the newest last. A line a run in full, whatever the width: it may go into a pipe."""
+def runs(found: Sequence[Listed], counts: Mapping[str, Counted], where: str, console: Console | None = None) -> None:
+    """`loadtest runs`: a line a run in full, whatever the width: it may go into a pipe. Figures as on the page."""
     console = console or Console()
-    table = [_run_cells(row) for row in rows]
+    table = [_run_cells(run, counts.get(run.run, Counted())) for run in found]
     if not table:
         console.print(f"no runs yet in {where}; loadtest run PLAN makes one", soft_wrap=True, highlight=False)
         return
@@ -530,26 +549,12 @@ def runs(rows: Iterable[Mapping[str, Any]], where: str, console: Console | None 
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def _run_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    started = datetime.fromtimestamp(row["started_ns"] / 1e9, UTC)
-    seconds = (row["ended_ns"] - row["started_ns"]) / 1e9
-    figures = (f"{seconds:,.0f}", count(row["requests"]), count(row["failed"]))
-    return (row["run"], row["plan_name"], f"{started:%Y-%m-%d %H:%M:%S}", *figures, _how_it_ended(row))
-
-
-def _how_it_ended(row: Mapping[str, Any]) -> str:
-    """What the driver alone knows, without a query: not the verdict, which is read from the run's figures."""
-    if not row["account"]:
-        return "goes on" if row["going_on"] else row["failure"].partition("\n")[0] or "its driver was lost"
-    booked = msgspec.json.decode(row["account"], type=Account)
-    lost_workers = booked.generator.workers_lost + booked.generator.workers_restarted
-    parts = [
-        "interrupted" if booked.interrupted else "",
-        f"{plural(lost_workers, 'worker')} lost" if lost_workers else "",
-        f"{plural(booked.integrity.unknown, 'request')} unknown" if booked.integrity.unknown else "",
-        f"{plural(booked.integrity.lost, 'result')} lost" if booked.integrity.lost > 0 else "",
-    ]
-    return ", ".join(filter(None, parts)) or "in order"
+def _run_cells(run: Listed, counts: Counted) -> tuple[str, ...]:
+    started = datetime.fromtimestamp(run.started_ns / 1e9, UTC)
+    failed = NOT_KNOWN if counts.failed_share is None else percent(counts.failed_share)
+    figures = (f"{(run.ended_ns - run.started_ns) / 1e9:,.0f}", count(counts.requests), failed)
+    ended = f"{run.ended}, {run.told}" if run.told else run.ended
+    return (run.run, run.plan_name, f"{started:%Y-%m-%d %H:%M:%S}", *figures, ended)
 
 
 def final(

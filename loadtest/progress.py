@@ -31,7 +31,7 @@ class TargetProgress(Struct, kw_only=True):
     """One target in the stage that runs. Rates and latencies are over the window; counts are of the stage so far."""
 
     name: str
-    offered_per_s: float | None = None  # None under closed load, where nothing is due
+    offered_per_s: float | None = None  # None under closed load, where nothing is due, and before anything was
     achieved_per_s: float = 0  # successes
     output_tokens_per_s: float = 0
     in_flight: int = 0
@@ -64,6 +64,7 @@ class Progress(Struct, kw_only=True):
     interrupted: bool = False
     messages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tokens: bool = True  # whether its answers consist of any
 
 
 class Watch:
@@ -112,6 +113,8 @@ class Watch:
             interrupted=snapshot.interrupted,
             messages=_messages(snapshot),
             notes=snapshot.notes,
+            tokens=any(target.dialect != "http" for target in plan.targets)
+            or any(s.output_tokens for s in self._samples),
         )
 
     def _begin_stage(self, snapshot: "Snapshot") -> None:
@@ -143,9 +146,11 @@ class Watch:
         while len(self._counts) > 2 and self._counts[1][0] <= now_ns - WINDOW_S * 1_000_000_000:
             self._counts.popleft()
 
-    def _offered(self, target: int) -> float:
+    def _offered(self, target: int) -> float | None:
         (first_ns, first), (last_ns, last) = self._counts[0], self._counts[-1]
-        return (last[target] - first[target]) / ((last_ns - first_ns) / 1e9) if last_ns > first_ns else 0.0
+        if last_ns <= first_ns or not last[target]:
+            return None
+        return (last[target] - first[target]) / ((last_ns - first_ns) / 1e9)
 
     def _target(
         self, name: str, total: "TargetCount", now_ns: int, window_s: float, offered_per_s: float | None

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
-from loadtest import dialects
-from loadtest.prompts import Prompt
+from loadtest import forecast
 from loadtest.types import Plan, Target
 from loadtest.validity import RULES, Refusal
 
@@ -110,7 +109,5 @@ def _named(model: str) -> str:
 
 
 def _sent_to(target: Target) -> str:
-    """`POST http://host:port/path`; the path without its query, which may hold what is nobody's business."""
-    request = dialects.load(target.dialect).encode(target, Prompt("", [{"role": "user", "content": ""}]), None)
-    origin = "/".join(target.url.split("/", 3)[:3])
-    return f"{request.method} {origin}{request.path.partition('?')[0]}"
+    """`POST http://host:port/path`, without its query, which may hold what is nobody's business."""
+    return forecast.url(target).partition("?")[0]

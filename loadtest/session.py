@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, calibrate, capacity, gpu, live, rounds, tokens
+from loadtest import __version__, calibrate, capacity, gpu, history, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.control import Control
@@ -36,23 +36,6 @@ from loadtest.types import Plan
 from loadtest.validity import Account, Stop
 
 INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
-RUNS = """
-    SELECT run, started_ns, greatest(ended_ns, last_ns) AS ended_ns, plan_name, account, requests, failed, failure, going_on
-    FROM (
-        SELECT run, started_ns, ended_ns, plan_name, account, '' AS failure, false AS going_on FROM runs
-        UNION ALL
-        SELECT toString(run), toUnixTimestamp64Nano(min(ts)), toUnixTimestamp64Nano(max(ts)),
-            JSONExtractString(argMin(data, ts), 'plan_name'), '', anyIf(text, event = 'run_failed'), run IN (
-                SELECT Attributes['loadtest.run'] FROM otel_metrics_gauge
-                WHERE MetricName = 'loadtest.worker.rss_bytes' AND TimeUnix > now64() - INTERVAL 15 SECOND)
-        FROM events WHERE run NOT IN (SELECT run FROM runs) GROUP BY run
-    ) AS known
-    LEFT JOIN (
-        SELECT toString(run) AS run, count() AS requests, countIf(error != '') AS failed, max(done_ns) AS last_ns
-        FROM requests GROUP BY run
-    ) AS r USING run
-    ORDER BY started_ns"""
-"""A run that goes on, or whose driver was killed, is known from its events alone."""
 MakeFleet = Callable[[list[Setup], Address, Path, Say], Fleet]
 
 
@@ -120,7 +103,7 @@ def carry_out(
 
 def _refuse_known(store: Store, run_id: str) -> None:
     """A run id runs once: whoever starts jobs may start one again, which would repeat load that somebody pays for."""
-    if store.query(f"SELECT run FROM ({RUNS}) WHERE run = {{run:String}}", {"run": run_id}):
+    if history.listed(store, only=run_id):
         raise RunFailed(
             f"the run {run_id} is in the store {store.address} already, and a run id runs once; nothing was sent"
         )
@@ -253,7 +236,8 @@ def find_run(store: Store, run: str) -> str:
 def list_runs(store: str | None) -> None:
     with open_store(store) as database:
         database.migrate()
-        live.runs(database.query(RUNS), str(database.address))
+        found = history.listed(database, most=history.ALL)[::-1]
+        live.runs(found, history.counted(database, found), str(database.address))
 
 
 def record(store: Store, snapshot: Snapshot, booked: Account, text: str | None = None) -> None:

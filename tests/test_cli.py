@@ -255,6 +255,10 @@ def test_validate_says_what_it_would_send(place: Place) -> None:
     status, out, _ = place.run("validate", place.plan("http://127.0.0.1:9"))
     assert status == 0
     assert "60" in out
+    capped = place.plan("http://127.0.0.1:9", target=", max_in_flight: 3")
+    assert place.run("validate", capped, "--workers", "3")[0] == 0
+    status, _, err = place.run("validate", capped, "--workers", "4")
+    assert (status, "max_in_flight is 3" in err) == (2, True), err
     del place.environment["TEST_KEY"]
     status, _, err = place.run("validate", place.plan("http://127.0.0.1:9"))
     assert (status, err) == (2, place.run("run", place.plan("http://127.0.0.1:9"))[2])

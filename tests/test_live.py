@@ -11,16 +11,15 @@ from rich.text import Text
 
 from loadtest import live
 from loadtest.frames import StageCount, TargetCount
+from loadtest.history import Counted as Measured
+from loadtest.history import Listed
 from loadtest.host import Sample, Status
 from loadtest.metrics import METRICS
 from loadtest.progress import Progress, TargetProgress, Watch, percentile
-from loadtest.report.model import Generator, Integrity, SloRow, Summary, TargetFigures
+from loadtest.report.model import Generator, Integrity, SloRow, Stat, Summary, TargetFigures
 from loadtest.report.words import elided, told_apart
 from loadtest.run import Snapshot, StageTimes
 from loadtest.types import Plan
-from loadtest.validity import Account
-from loadtest.validity import Generator as AccountGenerator
-from loadtest.validity import Integrity as Counted
 from tests import sample_run
 from tests.sample_report import report
 
@@ -211,11 +210,21 @@ def test_more_room_goes_to_the_names() -> None:
 
 
 def test_lines_for_a_log() -> None:
-    [line] = live.lines(running())
-    assert line == (
-        "0:34 peak running acme: 19.8 of 20.0 requests/s; 34 in flight, oldest 2.1 s; TTFT p50 – p99 –; "
-        "E2E p50 – p99 –; 0 tokens/s; no errors"
+    [target] = running().targets
+    busy = msgspec.structs.replace(
+        target, ttft_p50_ms=85.3, e2e_p50_ms=912, e2e_p99_ms=1220, output_tokens_per_s=310, ended=5
     )
+    [line] = live.lines(running(targets=[busy]))
+    assert line == (
+        "0:34 peak running acme: 20.0 requests/s due, 19.8 done; 34 in flight, oldest 2.1 s; "
+        "TTFT p50 85.3 ms p99 –; E2E p50 912 ms p99 1,220 ms; 310 tokens/s; no errors"
+    )
+    [plain] = live.lines(running(targets=[busy], tokens=False))
+    assert plain.endswith("; 34 in flight, oldest 2.1 s; E2E p50 912 ms p99 1,220 ms; no errors")
+    [closed] = live.lines(running(targets=[msgspec.structs.replace(busy, offered_per_s=None, in_flight=0)]))
+    assert "acme: 19.8 requests/s done; 0 in flight; TTFT" in closed
+    [early] = live.lines(running(targets=[TargetProgress(name="acme")]))
+    assert early == "0:34 peak running acme: nothing sent yet"
 
 
 def test_clock() -> None:
@@ -369,34 +378,32 @@ def test_the_command_is_written_as_it_can_be_called(tmp_path: Path, monkeypatch:
 
 def test_runs_are_listed_in_full_with_how_they_ended() -> None:
     console = Console(file=io.StringIO(), width=40)
-    accounts = (
-        Account(),
-        Account(Counted(unknown=1), AccountGenerator(workers_lost=1, workers_restarted=1), interrupted=True),
-    )
-    rows = [
-        {
-            "run": f"r{k}",
-            "plan_name": "a-plan-with-a-name-of-its-own",
-            "started_ns": START_NS,
-            "ended_ns": START_NS + 61 * SECOND_NS,
-            "requests": 1200,
-            "failed": 3,
-            "account": msgspec.json.encode(account).decode() if account else "",
-            "failure": "no Ray\nanywhere" if k == 4 else "",
-            "going_on": k == 2,
-        }
-        for k, account in enumerate((*accounts, None, None, None))
+    ends = (("met", ""), ("INVALID", "2 workers lost, 1 request unknown"), ("", ""), ("failed", "no Ray"), ("done", ""))
+    found = [
+        Listed(
+            run=f"r{k}",
+            started_ns=START_NS,
+            ended_ns=START_NS + 61 * SECOND_NS,
+            plan_name="a-plan-with-a-name-of-its-own",
+            kind="load",
+            targets=["a"],
+            going_on=k == 2,
+            result=result,
+            told=told,
+        )
+        for k, (result, told) in enumerate(ends)
     ]
-    live.runs(rows, "somewhere", console)
+    live.runs(found, {"r0": Measured(requests=1200, failed=3, judged=1000)}, "somewhere", console)
     seen = text_of(console).splitlines()
     assert [line.split()[0] for line in seen] == ["run", "r0", "r1", "r2", "r3", "r4"]
-    assert (
-        "  ".join(seen[1].split()) == "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,200  3  in  order"
-    )
-    assert seen[2].endswith("interrupted, 2 workers lost, 1 request unknown")
-    assert [seen[3].endswith("goes on"), seen[4].endswith("its driver was lost"), seen[5].endswith("  no Ray")] == [
-        True
-    ] * 3
+    whole = "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,200  0.300%  met"
+    assert "  ".join(seen[1].split()) == whole
+    assert [line.rsplit("  ", 1)[1] for line in seen[2:]] == [
+        "INVALID, 2 workers lost, 1 request unknown",
+        "goes on",
+        "failed, no Ray",
+        "no objective",
+    ]
     assert [line for line in seen if line != line.rstrip()] == []
 
 
@@ -421,10 +428,10 @@ def test_a_log_gets_lines_when_a_phase_begins() -> None:
     seen = text_of(console).splitlines()
     assert seen[0] == "starting the workers"
     assert [line.partition(";")[0] for line in seen[1:]] == [
-        "0:01 steady running acme: 0 of 0 requests/s",
-        "0:01 steady running globex: 0 of 0 requests/s",
-        "0:02 steady last answers acme: 0 of 0 requests/s",
-        "0:02 steady last answers globex: 0 of 0 requests/s",
+        "0:01 steady running acme: nothing sent yet",
+        "0:01 steady running globex: nothing sent yet",
+        "0:02 steady last answers acme: nothing sent yet",
+        "0:02 steady last answers globex: nothing sent yet",
     ]
 
 
@@ -486,14 +493,33 @@ def test_a_low_screen_keeps_what_concerns_the_run() -> None:
     assert seen[-1] == "… and 5 more, 1 of them in trouble: provider-11-of-many-eu"
 
 
-def test_names_are_cut_in_the_middle() -> None:
-    assert (elided("acme", 4), elided("a-long-name-eu-1", 9)) == ("acme", "a-lo…eu-1")
+def test_names_are_cut_where_they_can_be_told_apart() -> None:
+    assert (elided("acme", 4), elided("a-long-name-eu-1", 9)) == ("acme", "a-long…")
+    assert (elided("inference-provider", 9), elided("peak-hours-eu-west", 12)) == ("inferenc…", "peak-hours…")
     alike = [f"provider-{k:02d}-of-many-eu" for k in range(12)]
     assert list(told_apart(alike, 9).values()) == [f"…{k:02d}-…y-eu" for k in range(12)]
-    assert told_apart(["acme-of-the-north", "acme"], 9) == {"acme-of-the-north": "acme…orth", "acme": "acme"}
+    assert told_apart(["acme-of-the-north", "acme"], 9) == {"acme-of-the-north": "acme-of…", "acme": "acme"}
     targets = [TargetProgress(name=f"a-provider-in-region-{k}") for k in range(3)]
     seen = shown(running(targets=targets))
     assert [f"…on-{k} " in seen for k in range(3)] == [True, True, True]
+
+
+def test_where_answers_have_no_tokens_nothing_is_said_of_them() -> None:
+    long = [TargetProgress(name="a-shop-with-a-long-name")]
+    seen = shown(running(targets=long, tokens=False), 80)
+    assert "TTFT" not in seen
+    assert "tokens" not in seen
+    assert "a-shop-with-a-long-name" in seen, "there is room for it now"
+    plan = msgspec.structs.replace(
+        PLAN, targets=[msgspec.structs.replace(target, dialect="http") for target in PLAN.targets]
+    )
+    made = snapshot(1, TargetCount())
+    assert [Watch().take(each).tokens for each in (made, msgspec.structs.replace(made, plan=plan))] == [True, False]
+    plain = alone(ttft_ms=Stat(), output_tokens=None)
+    at_end = ended(summary=plain, width=80)
+    assert "TTFT" not in at_end.partition("Report")[0]
+    assert "tokens" not in at_end
+    assert [line.split()[:2] for line in at_end.splitlines() if line.startswith("●")] == [["●", "acme"]]
 
 
 def test_a_terminal_is_redrawn_and_keeps_the_last_view() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -559,6 +560,11 @@ plans = st.builds(
     store=st.sampled_from([None, "/data", "clickhouse://u@db:8123/x"]),
     trace=st.sampled_from(["off", "unsampled", "sampled"]),
 )
+
+
+def test_the_plan_of_the_readme_is_an_example() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert textwrap.indent((ROOT / "examples/chat.yaml").read_text(), "    ") in readme
 
 
 @settings(max_examples=150, deadline=None)

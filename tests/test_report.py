@@ -515,7 +515,7 @@ def test_the_stored_page_speaks(stored: Report) -> None:
     words = Page(html.render(stored)).text
     assert "acme met both objectives; globex breached 1 of 2 objectives" in words
     assert "420 scheduled = 420 sent + 0 missed + 0 unknown" in words
-    assert "Completed: acme 9.85 and globex 7.30 requests/s, of 10.0 offered." in words
+    assert "Completed requests per second: acme 9.85 and globex 7.30; 10.0 were offered to each." in words
     assert "50 requests of 200 failed." in words
     assert "2026-11-03 14:02:09 to 14:02:32 UTC" in words
 

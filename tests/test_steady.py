@@ -126,3 +126,5 @@ def test_it_is_told_in_summary_and_sentence(store: Store) -> None:
     assert words.startswith("The first 1.8 s look like warm-up at acme (60 successes): its ")
     assert words.endswith("a stage before this one with warmup: true, and of 3 s, would keep them out.")
     assert told.targets["acme"].stages["closed"].warm_up == WarmUp(found="unknown")
+    told.locustfile = {"locustfile": "locustfile.py"}
+    assert list(sentences(told, "peak")) == [], "which has no stage to declare"

@@ -16,6 +16,7 @@ from dashboards.page.board import board
 from dashboards.page.guard import Guard
 from dashboards.page.reader import Reader
 from dashboards.panels import DASHBOARDS
+from loadtest import history
 from loadtest.report.markup import Child, Html, h
 from loadtest.report.words import plural
 from loadtest.store import Store, StoreError
@@ -60,9 +61,9 @@ class Pages:
         self._reader = reader
 
     async def runs(self, request: Request) -> Response:
-        before_ns = _integer(request, "before", runs.FOREVER_NS)
+        before_ns = _integer(request, "before", history.FOREVER_NS)
         found, counts = await self._reader.ask(partial(_runs, before_ns=before_ns))
-        shown, more = found[: runs.A_PAGE], len(found) > runs.A_PAGE
+        shown, more = found[: history.A_PAGE], len(found) > history.A_PAGE
         live = sum(run.going_on for run in shown)
         lead = f"{plural(live, 'run')} {'goes' if live == 1 else 'go'} on." if live else None
         return self._page("Runs", "/", shell.title("Runs", lead=lead), runs.table(shown, counts, more))
@@ -72,7 +73,7 @@ class Pages:
         query = request.query_params.multi_items()
         asked = views.asked(name, query)
         if name in OF_A_RUN and not asked.runs:
-            known = await self._reader.ask(runs.listed)
+            known = await self._reader.ask(history.listed)
             if known:
                 newest = next((run for run in known if run.kind != "probe"), known[0])
                 return RedirectResponse(f"/{name}?{urlencode([('run', newest.run), *query])}", status_code=303)
@@ -87,7 +88,7 @@ class Pages:
 
     async def compare(self, request: Request) -> Response:
         chosen = list(filter(None, request.query_params.getlist("run")))
-        known = await self._reader.ask(runs.listed)
+        known = await self._reader.ask(history.listed)
         children: list[Child] = [shell.title("Two runs compared"), _choice(known, chosen)]
         if len(chosen) == 2:
             part = f"/compare/figures?{urlencode([('run', name) for name in chosen])}"
@@ -126,12 +127,12 @@ class Pages:
         return shell.page(title, place, *children, store=self._reader.where, run=run, status=status)
 
 
-def _runs(store: Store, before_ns: int) -> tuple[list[runs.Listed], dict[str, runs.Counted]]:
-    found = runs.listed(store, before_ns, runs.A_PAGE + 1)
-    return found, runs.counted(store, found[: runs.A_PAGE])
+def _runs(store: Store, before_ns: int) -> tuple[list[history.Listed], dict[str, history.Counted]]:
+    found = history.listed(store, before_ns, history.A_PAGE + 1)
+    return found, history.counted(store, found[: history.A_PAGE])
 
 
-def _choice(known: list[runs.Listed], chosen: list[str]) -> Html:
+def _choice(known: list[history.Listed], chosen: list[str]) -> Html:
     """Two selects, A and B."""
     names = list(dict.fromkeys([*chosen, *(run.run for run in known)]))
     plans = {run.run: run.plan_name for run in known}

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from dashboards.page import runs
 from dashboards.page.shell import empty, link
-from loadtest import metrics
+from loadtest import history, metrics
 from loadtest.metrics import METRICS
 from loadtest.report.compare import COMPARED, FEWEST_ROUNDS, by_round
 from loadtest.report.evidence import MEASURED
@@ -34,7 +34,7 @@ OF_NO_MATTER = ("nonce",)
 class Side(Struct):
     """One of the two runs."""
 
-    run: runs.Listed
+    run: history.Listed
     plan: dict[str, Any]  # as run, by path: targets.acme.url
     figures: dict[Group, Row]
     rounds: dict[str, int]  # of each stage
@@ -48,7 +48,7 @@ class Missing(Struct):
 
 
 def side(store: Store, name: str) -> Side | Missing:
-    found = runs.listed(store, only=name)
+    found = history.listed(store, only=name)
     if not found:
         return Missing(name, "is not in this store")
     if found[0].going_on:

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Struct
 
 from dashboards.page.links import stamp
-from dashboards.page.runs import Listed, ended
+from dashboards.page.runs import ended
 from dashboards.page.views import Happened, View
+from loadtest.history import Listed
 from loadtest.report.headline import State, measured, objective, standing, state_of
 from loadtest.report.marks import named, outcome
 from loadtest.report.markup import Html, h

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from dashboards.page import runs
 from dashboards.page.links import SEVERAL
 from dashboards.panels import DASHBOARDS, PANELS
 from dashboards.types import Dashboard, Panel, Selection, Variable
+from loadtest import history
 from loadtest.errors import UserError
 from loadtest.report.figures import Mark
 from loadtest.report.gather import step_for
@@ -72,7 +72,7 @@ class View(Struct):
     asked: Asked
     selection: Selection
     live: bool
-    runs: list[runs.Listed]  # those chosen
+    runs: list[history.Listed]  # those chosen
     happened: list[Happened]
     order: list[str]  # of targets, as the plan has them
 
@@ -111,7 +111,7 @@ def _moment(key: str, text: str) -> int:
 
 def view(store: Store, asked: Asked, now_ns: int) -> View:
     """What the address means right now."""
-    found = [run for name in asked.runs for run in runs.listed(store, only=name)]
+    found = [run for name in asked.runs for run in history.listed(store, only=name)]
     happened = (
         [msgspec.convert(row, Happened) for row in store.query(EVENTS, {"run": list(asked.runs)})] if found else []
     )
@@ -130,7 +130,7 @@ def view(store: Store, asked: Asked, now_ns: int) -> View:
     return View(asked, selection, live, found, happened, _order(store, found))
 
 
-def _range(asked: Asked, found: Sequence[runs.Listed], going_on: bool, now_ns: int) -> tuple[int, int]:
+def _range(asked: Asked, found: Sequence[history.Listed], going_on: bool, now_ns: int) -> tuple[int, int]:
     began = min((run.started_ns for run in found), default=None)
     ended = now_ns if going_on or began is None else max(run.ended_ns for run in found) + MARGIN_NS
     to_ns = asked.to_ns or ended
@@ -149,9 +149,9 @@ def _others(variables: Sequence[Variable], chosen: Mapping[str, tuple[str, ...]]
     return {v.name: chosen.get(v.name, (v.default,))[0] for v in variables if v.name not in SEVERAL}
 
 
-def _order(store: Store, found: Sequence[runs.Listed]) -> list[str]:
+def _order(store: Store, found: Sequence[history.Listed]) -> list[str]:
     """The plan's order, as in the report; where several runs are shown, or none, that of the newest comes first."""
-    newest = list(found) or runs.listed(store, most=20)
+    newest = list(found) or history.listed(store, most=20)
     return list(dict.fromkeys(target for run in newest for target in run.targets))
 
 
@@ -177,7 +177,7 @@ def options(store: Store, view: View) -> dict[str, list[str]]:
         if variable.options:
             out[variable.name] = list(variable.options)
         elif variable.name == "run":
-            out["run"] = [run.run for run in runs.listed(store)]
+            out["run"] = [run.run for run in history.listed(store)]
         elif variable.sql:
             out[variable.name] = [str(row["value"]) for row in store.query(variable.sql, params) if row["value"] != ""]
     return out

@@ -1,4 +1,7 @@
-"""What looks like warm-up in a measured stage, in a sentence for report and terminal."""
+"""What looks like warm-up in a measured stage, in a sentence for report and terminal.
+
+Of a locustfile nothing is said: it has no stages to declare one with, and its users begin one after the other.
+"""
 
 from collections.abc import Iterator
 from math import ceil
@@ -10,6 +13,8 @@ from loadtest.steady import WarmUp
 
 def sentences(summary: Summary, stage: str) -> Iterator[str]:
     """One for each target whose figures have something in them that is no steady state."""
+    if summary.locustfile is not None:
+        return
     for name, target in summary.targets.items():
         if stage in target.stages and target.stages[stage].warm_up.metric:
             yield _sentence(name, target.stages[stage].warm_up)

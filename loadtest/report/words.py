@@ -42,7 +42,20 @@ def said(detail: str) -> str:
 
 
 def elided(words: str, width: int) -> str:
-    """Cut in the middle: names are often alike at one end, and which end differs is not known."""
+    """Cut at its end, between two words where that costs little: `peak-hours…`."""
+    if len(words) <= width:
+        return words
+    kept = words[: width - 1]
+    between = max((at for at, letter in enumerate(words[:width]) if not letter.isalnum()), default=0)
+    return f"{kept[:between] if between >= DEAR * width else kept}…"
+
+
+DEAR = 0.6
+"""Of the width must be left of a name that is cut between two words."""
+
+
+def elided_inside(words: str, width: int) -> str:
+    """Cut in the middle, where both ends tell."""
     if len(words) <= width:
         return words
     tail = (width - 1) // 2
@@ -50,13 +63,14 @@ def elided(words: str, width: int) -> str:
 
 
 def told_apart(names: Sequence[str], width: int) -> dict[str, str]:
-    """Each name in at most `width` characters: cut in the middle or, where that makes some alike, before they differ."""
+    """Each name in at most `width` characters: cut at its end or, where that makes some alike, elsewhere."""
     alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
     common = len(list(alike)) if len(names) > 1 else 0
     ways: tuple[Callable[[str], str], ...] = (
         lambda name: elided(name, width),
+        lambda name: elided_inside(name, width),
         lambda name: name if len(name) <= width else f"…{name[1 - width :]}",
-        lambda name: elided(f"…{name[common:]}", width),
+        lambda name: elided_inside(f"…{name[common:]}", width),
         lambda name: name if len(name) <= width else f"…{name[common:]}"[:width],
     )
     shortened = [{name: way(name) for name in names} for way in ways]

@@ -68,11 +68,11 @@ def throughput(stage: Stage) -> Html:
     if offered is not None:
         lines.insert(0, Line(label="offered", color="ink-3", dash=(4, 4), width=1.25, values=offered))
     parts = [f"{each.target} {sig3(stage.of(each.target).requests_per_s)}" for each in series]
-    of = f", of {sig3(_mean(offered))} offered" if offered is not None else ""
+    of = f"; {sig3(_mean(offered))} were offered to each" if offered is not None else ""
     return figure(
         f"{stage.ident}-throughput",
         "Did the targets keep up with the load they were offered?" if offered else "How much did the targets complete?",
-        f"Completed: {listing(parts, MOST_NAMED)} requests/s{of}.",
+        f"Completed requests per second: {listing(parts, MOST_NAMED)}{of}.",
         stage.over_time(Axis(label="requests/s", unit="/s"), lines),
         rows=stage.clock_rows(),
     )
@@ -90,7 +90,7 @@ def in_flight(stage: Stage) -> Html:
     return figure(
         f"{stage.ident}-in-flight",
         "Did unanswered requests pile up?",
-        f"At most {listing(parts, MOST_NAMED)} at once.",
+        f"At most at the same time: {listing(parts, MOST_NAMED)}.",
         stage.over_time(
             Axis(label="requests in flight"), [_line(stage, each.target, each.in_flight) for each in series]
         ),
@@ -112,10 +112,10 @@ def _latency(stage: Stage, target: str, metric: str, quantiles: dict[str, Values
     told = ", ".join(f"{p} {sig3(getattr(stat, p))} ms" for p in PERCENTILES)
     if metric in BETWEEN:
         question = f"How steadily did {target} send its {BETWEEN[metric]}?"
-        answer = f"{told} from one to the next, over {count(stat.n)} gaps.{_exact_to(stage.of(target), stat)}"
+        answer = f"From one to the next: {told} ({plural(stat.n, 'gap')}).{_exact_to(stage.of(target), stat)}"
     else:
         question = f"How long did {target} take to its first token?"
-        answer = f"{told}, over {count(stat.n)} successes.{_exact_to(stage.of(target), stat)}"
+        answer = f"From sending to first token: {told} ({count(stat.n)} successes).{_exact_to(stage.of(target), stat)}"
     ident = stage.chart_id(metric.removesuffix("_ms"), target)
     if not any(value is not None for values in quantiles.values() for value in values):
         return nothing(ident, question, _why_nothing(stage.of(target), target))
@@ -175,7 +175,7 @@ def distribution(stage: Stage, metric: str) -> Html:
         )
     good = {name: own for name, own in stage.figures.items() if own.ok}
     parts = [f"{name} {sig3(getattr(own, metric).p99)} ms" for name, own in good.items()]
-    answer = f"One in a hundred successes took longer than {listing(parts, MOST_NAMED)}."
+    answer = f"p99 of the successes: {listing(parts, MOST_NAMED)}. One in a hundred took longer."
     if any(own.ok < own.requests for own in stage.figures.values()):
         answer += " A line ends where failures begin; dotted, the successes alone."
     shares = stage.charts.shares
