@@ -682,7 +682,7 @@ def _refuse_mixing(metrics: Iterable[Metric], by: Sequence[str]) -> None:
 
 
 def catalogue() -> str:
-    """The first half of docs/metrics.md; definitions.py has the second."""
+    """The first half of docs/metrics.md; definitions has the second."""
     out = [
         "# Metrics",
         "",
