@@ -2,7 +2,7 @@
 
 PREWHERE: names and times are read first, the attributes, which cost most, only of what is left.
 
-As metrics.py is for requests: whoever shows a sampled value asks here for its query. A sample is a fact of its instant:
+As metrics/ is for requests: whoever shows a sampled value asks here for its query. A sample is a fact of its instant:
 nothing is interpolated, and a bucket of time without a sample has no row.
 """
 

@@ -1,7 +1,7 @@
 """Every noun of the data plane, on one page.
 
 Facts are stored, figures are derived: a `Result` holds what happened to one request and no statistic; TTFT is SQL over
-it (metrics.py). `_ns` is an instant: integer nanoseconds of the real-time clock of the worker's host. `_dur_ns` is a
+it (metrics/). `_ns` is an instant: integer nanoseconds of the real-time clock of the worker's host. `_dur_ns` is a
 duration, `_s` is a plan's seconds, `_ms` is shown to people. Plan structs carry their own defaults and limits; plan.py
 checks what types cannot.
 """
@@ -323,7 +323,7 @@ class Result(Struct, kw_only=True, omit_defaults=True, tag="result"):
 
 
 class Metric(Struct, frozen=True, kw_only=True):
-    """`sql` is an expression over one row of `requests`; metrics.py says what each kind yields and how it is used."""
+    """`sql` is an expression over one row of `requests`; metrics/ says what each kind yields and how it is used."""
 
     name: str
     unit: str

@@ -1,6 +1,6 @@
 """Everything a report shows of one run, read from the store.
 
-Figures come from metrics.py's queries. What stands here is counts of rows and instants of the rows themselves (errors,
+Figures come from the queries of metrics/. What stands here is counts of rows and instants of the rows themselves (errors,
 requests in flight), which are facts and no metric.
 
 A page has a budget, so that it stays below a megabyte whatever was run: charts for at most `GROUPS_DRAWN` pairs of

@@ -1,6 +1,6 @@
 """summary.json: the account, the verdicts and the figures of one run, read from the store.
 
-Everything is SQL over the stored rows (metrics.py); only what the generator alone knows comes from the account that the
+Everything is SQL over the stored rows (metrics/); only what the generator alone knows comes from the account that the
 driver stored with the run. `stored` is counted here, so that what the driver believes is checked against what is there.
 
 JSON has no infinity. A figure that is +infinity (too many requests failed for the percentile to be finite) is null, and
