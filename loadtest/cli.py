@@ -236,11 +236,11 @@ def runs(store: StoreOption = None) -> None:
 @app.command()
 def metrics() -> None:
     """List every metric with its unit and definition, and apart from them what other tools mean."""
-    from loadtest import live
+    from loadtest import listings
     from loadtest.metrics import METRICS
 
-    live.catalogue(METRICS.values())
-    live.catalogue_of_others()
+    listings.catalogue(METRICS.values())
+    listings.catalogue_of_others()
 
 
 @app.command()

@@ -136,8 +136,8 @@ class Control:
             except OSError:
                 return  # the run is over
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)  # now: nobody can wait for one that has not begun
 
     def _serve(self, connection: socket.socket) -> None:
         messages: queue.Queue[bytes | None] = queue.Queue(BEHIND)
@@ -259,7 +259,7 @@ def find(run: str) -> str:
 
 
 def _follow(run: str, wish: bytes, quiet: bool) -> int:
-    from loadtest import live
+    from loadtest import closing, live
 
     name = find(run)
     over: Over | None = None
@@ -284,7 +284,7 @@ def _follow(run: str, wish: bytes, quiet: bool) -> int:
     if over.failure:
         raise RunFailed(f"run {name} ended without a report: {over.failure}")
     figures = msgspec.json.decode((Path(over.directory) / "summary.json").read_bytes())
-    live.final(figures, Path(over.directory))
+    closing.final(figures, Path(over.directory))
     return over.exit_status
 
 

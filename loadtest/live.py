@@ -1,94 +1,35 @@
-"""The terminal: a calm view while a run goes, and what it came to at its end.
+"""What the terminal shows while a run goes on: a calm view, or lines for a log.
 
-`render`, `lines` and `closing` are pure; the views at the bottom print. In a terminal fixed columns are redrawn in
-place twice a second; elsewhere a line a target comes every few seconds. Colour is never the only sign: a target has its
-shape, an outcome its word. 80 columns are enough, and more go to the targets' names; in fewer the last groups of figures
-are left out.
+`render` and `lines` are pure; the views print. In a terminal fixed columns are redrawn in place twice a second; elsewhere a
+line a target comes every few seconds. Colour is never the only sign: a target has its shape, an error its word.
 """
 
-import shlex
-import shutil
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from msgspec import Struct
 from rich.console import Console, RenderableType
 from rich.console import Group as Lines
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from loadtest.definitions import DEFINITIONS
-from loadtest.history import Counted, Listed
+from loadtest.columns import NARROW, Group, Layout, layout, wrapped
 from loadtest.progress import WINDOW_S, Progress, TargetProgress, Watch
-from loadtest.report import stops, warm_ups
-from loadtest.report.headline import (
-    State,
-    account_lines,
-    failed_targets,
-    headline,
-    limit,
-    measured,
-    reasons,
-    warm_up_line,
-)
-from loadtest.report.model import SloRow, StageFigures, Summary, summary_of
 from loadtest.report.words import (
     NOT_KNOWN,
     count,
-    elided,
-    metric_title,
-    percent,
-    plural,
     quantity,
-    said,
     sig3,
-    told_apart,
 )
-from loadtest.types import Metric
 
 if TYPE_CHECKING:
     from loadtest.run import Snapshot
 
 REDRAW_EVERY_S = 0.5
 LINES_EVERY_S = 5.0
-NARROW = 80
-NAME_WIDTHS = (12, 32)
 BAR_WIDTH = 20
-SLOS_NAMED = 8
-ERRORS_NAMED = 8
-DETAIL_LENGTH = 240
 SCREEN = 24  # rows
-
-COLORS = ("#3a9bd9", "#d98e1f", "#c46aa0", "#1fa37f", "#6cb8e6", "#e0672a", "#a8a21d", "#8a909c")
-SHAPES = "●■▲◆✚▼⬢"
-"""The hues and shapes of the report, in a tone that stands on black and on white."""
-
-SIGNS: dict[State, tuple[str, str]] = {
-    "met": ("✔", "green"),
-    "breached": ("✘", "red"),
-    "undecided": ("?", "yellow"),
-    "invalid": ("!", "red"),
-    "none": ("·", ""),
-}
-
-Columns = Sequence[tuple[str, int]]
-"""Heading and width of columns; texts are right-aligned in them."""
-
-
-class Group(Struct, frozen=True):
-    title: str
-    columns: Columns
-
-    @property
-    def width(self) -> int:
-        return sum(width for _, width in self.columns)
-
 
 LIVE = (
     Group("requests/s", (("done", 6), ("due", 8))),
@@ -99,69 +40,6 @@ LIVE = (
 )
 OF_TOKENS = ("TTFT, ms", "tokens")
 """Groups that say nothing where answers have no tokens."""
-
-
-class Layout(Struct, frozen=True):
-    """What fits: the width of the names, and the groups of figures beside them, the first ones first."""
-
-    name_width: int
-    groups: tuple[Group, ...]
-    names: dict[str, str]  # each as it is shown, in at most `name_width` with its sign and a space after it
-
-    def name(self, index: int, name: str) -> Text:
-        sign = (SHAPES[index % len(SHAPES)], COLORS[index % len(COLORS)])
-        return Text.assemble(sign, " ", self.names[name])
-
-    def head(self, title: Text) -> Iterator[Text]:
-        yield self._line(title, [(group.title, group.width) for group in self.groups], "dim not bold")
-        yield self._line(Text(""), self._columns(), "dim")
-
-    def line(self, name: Text, shown: Sequence[str], style: str = "") -> Text:
-        """`shown` has a text for each column of all groups; those that do not fit are left out."""
-        widths = [width for _, width in self._columns()]
-        return self._line(name, list(zip(shown, widths, strict=False)), style)
-
-    def _columns(self) -> list[tuple[str, int]]:
-        return [column for group in self.groups for column in group.columns]
-
-    def _line(self, name: Text, cells: Columns, style: str) -> Text:
-        line = name.copy()
-        line.pad_right(self.name_width - line.cell_len)
-        line.append("".join(text.rjust(width) for text, width in cells), style)
-        line.no_wrap = True
-        return line
-
-
-def layout(names: Sequence[str], groups: Sequence[Group], width: int) -> Layout:
-    low, high = NAME_WIDTHS
-    longest = max(map(len, names), default=0) + 3
-    fit = list(groups)
-    while len(fit) > 1 and low + sum(group.width for group in fit) > width:
-        fit.pop()
-    room = width - sum(group.width for group in fit)
-    name_width = max(low, min(longest, high, room))
-    return Layout(name_width, tuple(fit), told_apart(names, name_width - 3))
-
-
-def wrapped(line: Text, width: int) -> Iterator[Text]:
-    """A line that is too long goes on below where its words began: after its sign or its first column."""
-    plain = line.plain
-    indent = len(plain) - len(plain.lstrip())
-    column = plain.find("  ", indent, indent + LABEL_WIDTH)
-    sign = plain[indent + 1 : indent + 2] == " "
-    hang = len(plain) - len(plain[column:].lstrip()) if column > 0 else indent + 2 * sign
-    if line.no_wrap or len(plain) <= width or hang > width // 2:
-        yield line
-        return
-    first, rest = line.divide([hang])
-    for part in rest.wrap(_PLAIN, width - hang):
-        part.rstrip()
-        yield Text.assemble(first, part)
-        first = Text(" " * hang)
-
-
-LABEL_WIDTH = 24
-_PLAIN = Console(no_color=True)
 
 
 # While a run goes
@@ -327,244 +205,6 @@ def _told(target: TargetProgress, tokens: bool) -> Iterator[str]:
         ttft = f"TTFT p50 {quantity(target.ttft_p50_ms, 'ms')} p99 {quantity(target.ttft_p99_ms, 'ms')}"
         yield from (ttft, e2e, f"{sig3(target.output_tokens_per_s)} tokens/s") if tokens else (e2e,)
     yield note
-
-
-# At the end
-
-
-CLOSING = (
-    Group("", (("requests", 9), ("errors", 8))),
-    Group("TTFT, ms", (("p50", 7), ("p95", 7), ("p99", 7))),
-    Group("E2E, ms", (("p50", 8), ("p99", 8))),
-    Group("per s", (("done", 6), ("tokens", 8))),
-)
-CLOSING_WITHOUT_TOKENS = (CLOSING[0], CLOSING[2], Group("per s", (("done", 6),)))
-
-
-def closing(summary: Summary, directory: Path, width: int = NARROW, store: str | None = None) -> Iterator[Text]:
-    """Verdict, validity, account, targets, objectives, where the report is and what to look at next.
-
-    `store` is what `--store` must say to find the run again; None: nothing.
-    """
-    for line in _closing(summary, directory, width, store):
-        yield from wrapped(line, width)
-
-
-def _closing(summary: Summary, directory: Path, width: int, store: str | None) -> Iterator[Text]:
-    verdict = headline(summary)
-    yield Text("")
-    yield Text.assemble(_sign(verdict.state), (verdict.sentence, "bold"))
-    if summary.interrupted:
-        yield Text("  What was measured until the interruption is kept and reported.", style="yellow")
-    yield from _validity(summary)
-    yield Text("")
-    yield from (Text(f"  {line}") for line in (*account_lines(summary.integrity), warm_up_line(summary)) if line)
-    if not summary.integrity.adds_up:
-        yield Text("  ! the account does not add up", style="red")
-    yield from _stages(summary, width)
-    yield from _objectives(summary)
-    yield Text("")
-    yield from _next(summary, directory, store)
-
-
-def _sign(state: State) -> Text:
-    sign, style = SIGNS[state]
-    return Text(f"{sign} ", style=style)
-
-
-def _validity(summary: Summary) -> Iterator[Text]:
-    if summary.validity.valid:
-        own = summary.generator
-        lag = own.schedule_lag_ms.p99
-        parts = [f"clock: {own.clock}"] if own.clock else []
-        parts += [f"schedule lag p99 {sig3(lag)} ms"] if lag is not None else []
-        told = f" ({', '.join(parts)})" if parts else ""
-        yield Text(f"  VALID: the load generator did not limit the run{told}.")
-    for found, advice in reasons(summary.validity):
-        yield Text.assemble(("  INVALID  ", "red"), found)
-        yield Text(f"           {advice}", style="dim")
-
-
-def _stages(summary: Summary, width: int) -> Iterator[Text]:
-    tokens = _has_tokens(summary)
-    plan = layout(list(summary.targets), CLOSING if tokens else CLOSING_WITHOUT_TOKENS, width)
-    stages = dict.fromkeys(stage for target in summary.targets.values() for stage in target.stages)
-    for stage in stages:
-        yield Text("")
-        yield from plan.head(Text(f"  {elided(stage, plan.name_width + 6)}", style="bold"))
-        for index, (name, target) in enumerate(summary.targets.items()):
-            if stage in target.stages:
-                yield from _target_lines(plan.name(index, name), target.stages[stage], plan, tokens)
-        told = (*stops.sentences(summary, stage), *warm_ups.sentences(summary, stage))
-        yield from (Text(f"  {sentence}", style="dim") for sentence in told)
-
-
-def _has_tokens(summary: Summary) -> bool:
-    """Whether any answer did, or none came to tell. A dialect such as http looks for none."""
-    every = [own for target in summary.targets.values() for own in target.stages.values()]
-    return any(own.ttft_ms.n or own.output_tokens for own in every) or not any(own.ok for own in every)
-
-
-def _target_lines(name: Text, own: StageFigures, plan: Layout, tokens: bool) -> Iterator[Text]:
-    rates = (sig3(own.requests_per_s), *((sig3(own.output_tokens_per_s),) if tokens else ()))
-    yield plan.line(name, (count(own.requests), percent(own.error_rate), *_latencies(own, False, tokens), *rates))
-    if own.ok and own.faults:
-        yield plan.line(Text("  failed = ∞", style="dim"), ("", "", *_latencies(own, True, tokens)), "dim")
-    yield from _errors(own)
-    if own.blurred(own.ttft_ms.p50):
-        exact = sig3(own.uncertainty_p99_ms)
-        yield Text(f"  the TTFT p50 is smaller than what the stamps are exact to: {exact} ms at p99", style="yellow")
-    if own.saturated:
-        yield Text("  reached the plan's max_in_flight: what was due beyond it was not sent", style="yellow")
-
-
-def _errors(own: StageFigures) -> Iterator[Text]:
-    """A line a word, the most frequent first, each with one of its details."""
-    words = sorted(own.errors, key=lambda word: -own.errors[word])
-    for word in words[:ERRORS_NAMED]:
-        line = Text.assemble("  ", (f"{word} {count(own.errors[word])}", "red"))
-        if detail := said(own.error_examples.get(word, "")):
-            line.append(f"  {detail if len(detail) <= DETAIL_LENGTH else detail[: DETAIL_LENGTH - 1] + '…'}", "dim")
-        yield line
-    if len(words) > ERRORS_NAMED:
-        yield Text(f"  and {len(words) - ERRORS_NAMED} more kinds of error: see the report", style="dim")
-
-
-def _latencies(own: StageFigures, failures: bool, tokens: bool) -> tuple[str, ...]:
-    ttft = (own.ttft_ms.with_failures or own.ttft_ms) if failures else own.ttft_ms
-    e2e = (own.e2e_ms.with_failures or own.e2e_ms) if failures else own.e2e_ms
-    of_tokens = (ttft.p50, ttft.p95, ttft.p99) if tokens else ()
-    return tuple(sig3(value) for value in (*of_tokens, e2e.p50, e2e.p99))
-
-
-def _objectives(summary: Summary) -> Iterator[Text]:
-    """Those that were not met, the breached first; none of a run that cannot judge."""
-    if not summary.validity.valid:
-        return
-    open_ones = sorted((slo for slo in summary.slos if slo.outcome != "met"), key=lambda slo: slo.outcome)
-    if open_ones:
-        yield Text("")
-    for slo in open_ones[:SLOS_NAMED]:
-        yield from _objective(slo)
-    if len(open_ones) > SLOS_NAMED:
-        yield Text(f"  and {len(open_ones) - SLOS_NAMED} more: see the report", style="dim")
-
-
-def _objective(slo: SloRow) -> Iterator[Text]:
-    name = metric_title(slo.metric) + (f" {slo.stat}" if slo.stat else "")
-    line = Text.assemble(
-        _sign(slo.outcome),
-        (slo.outcome, SIGNS[slo.outcome][1]),
-        f"{'  ' if slo.outcome == 'undecided' else '   '}{slo.target}, {slo.stage}: {name}",
-    )
-    line.append(f" {measured(slo, slo.value)}, asked {limit(slo)}")
-    yield line
-    if slo.outcome == "undecided" and slo.more_requests:
-        yield Text(f"             about {plural(slo.more_requests, 'more request')} would decide", style="dim")
-    elif slo.advice:
-        yield Text(f"             {slo.advice}", style="dim")
-
-
-def _next(summary: Summary, directory: Path, store: str | None) -> Iterator[Text]:
-    where = f" --store {shlex.quote(store)}" if store else ""
-    rows = f"{shlex.quote(called_as())} report {summary.run} --format csv{where}"
-    yield Text(f"Report   {directory / 'report.html'}", no_wrap=True)
-    yield Text(f"Figures  {directory / 'summary.json'}", no_wrap=True)
-    yield Text(f"Rows     {rows}", no_wrap=True)
-    yield Text(f"Page     {shlex.quote(called_as())} ui{where}", no_wrap=True)
-    yield Text(f"Next     {_advice(summary)}")
-
-
-def called_as(arguments: Sequence[str] = sys.argv, here: Path | None = None) -> str:
-    """This command as its caller can type it again: `loadtest` where the PATH finds this one, else its path."""
-    called = Path(arguments[0]).absolute()
-    if called.name != "loadtest":
-        return "loadtest"
-    found = shutil.which("loadtest")
-    if found and Path(found).absolute() == called:
-        return "loadtest"
-    here = here or Path.cwd()
-    return str(called.relative_to(here)) if called.is_relative_to(here) else str(called)
-
-
-def _advice(summary: Summary) -> str:
-    if failed := failed_targets(summary):  # before what else is wrong: no other remedy would help
-        return f"see above why nothing succeeded at {', '.join(failed)}, and run again"
-    if not summary.validity.valid:
-        return "do what INVALID says above and run again"
-    if summary.interrupted:
-        return "let the next run go to its end"
-    state = headline(summary).state
-    if state == "breached":
-        return "open the report: its charts show when, its errors why"
-    if state == "undecided":
-        if any(slo.outcome == "undecided" and slo.more_requests for slo in summary.slos):
-            return "run the undecided stages longer, by the requests named above"
-        return "see beside each undecided objective what it lacks"
-    if state == "none":
-        where = "give --slo" if summary.locustfile else "add `slos:` to the plan"
-        return f"{where}, so that the next run is judged"
-    return "raise the rate and run again: the highest one that meets every objective is what they carry"
-
-
-def catalogue(metrics: Iterable[Metric], console: Console | None = None) -> None:
-    """`loadtest metrics`."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("metric", "unit", "better"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("definition")
-    for metric in metrics:
-        table.add_row(metric.name, metric.unit, metric.better, Text(metric.doc))
-    (console or Console()).print(table, highlight=False)
-
-
-def catalogue_of_others(console: Console | None = None) -> None:
-    """What other tools mean, below our own metrics."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("figure", "unit"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("what that tool means")
-    for definition in DEFINITIONS.values():
-        table.add_row(definition.name, definition.unit, Text(definition.doc))
-    console = console or Console()
-    console.print(Text("\nThe same run by the definitions of other tools: loadtest report RUN --as TOOL\n"))
-    console.print(table, highlight=False)
-
-
-def runs(found: Sequence[Listed], counts: Mapping[str, Counted], where: str, console: Console | None = None) -> None:
-    """`loadtest runs`: a line a run in full, whatever the width: it may go into a pipe. Figures as on the page."""
-    console = console or Console()
-    table = [_run_cells(run, counts.get(run.run, Counted())) for run in found]
-    if not table:
-        console.print(f"no runs yet in {where}; loadtest run PLAN makes one", soft_wrap=True, highlight=False)
-        return
-    head = ("run", "plan", "started, UTC", "seconds", "requests", "failed", "ended")
-    widths = [max(len(row[column]) for row in (head, *table)) for column in range(len(head))]
-    for row in (head, *table):
-        cells = [
-            text.rjust(width) if name in ("seconds", "requests", "failed") else text.ljust(width)
-            for name, text, width in zip(head, row, widths, strict=True)
-        ]
-        line = Text("  ".join(cells).rstrip(), style="dim" if row is head else "")
-        console.print(line, soft_wrap=True, highlight=False)
-
-
-def _run_cells(run: Listed, counts: Counted) -> tuple[str, ...]:
-    started = datetime.fromtimestamp(run.started_ns / 1e9, UTC)
-    failed = NOT_KNOWN if counts.failed_share is None else percent(counts.failed_share)
-    figures = (f"{(run.ended_ns - run.started_ns) / 1e9:,.0f}", count(counts.requests), failed)
-    ended = f"{run.ended}, {run.told}" if run.told else run.ended
-    return (run.run, run.plan_name, f"{started:%Y-%m-%d %H:%M:%S}", *figures, ended)
-
-
-def final(
-    figures: Mapping[str, Any], directory: Path, store: str | None = None, console: Console | None = None
-) -> None:
-    """Prints how the run ended; `figures` in the form of summary.json."""
-    console = console or Console()
-    for line in closing(summary_of(figures), directory, console.width, store):
-        line.rstrip()
-        console.print(line, soft_wrap=True, highlight=False)
 
 
 # The views

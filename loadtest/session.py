@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Tracer, set_span_in_context
 
-from loadtest import __version__, calibrate, capacity, gpu, history, live, rounds, tokens
+from loadtest import __version__, calibrate, capacity, closing, gpu, history, listings, live, rounds, tokens
 from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.control import Control
@@ -97,7 +97,7 @@ def carry_out(
                 ) from e
             recorder.say_verdicts(figures)
             control.end(exit_status(figures, snapshot.interrupted))
-    live.final(figures, directory, store)
+    closing.final(figures, directory, store)
     return exit_status(figures, snapshot.interrupted)
 
 
@@ -237,7 +237,7 @@ def list_runs(store: str | None) -> None:
     with open_store(store) as database:
         database.migrate()
         found = history.listed(database, most=history.ALL)[::-1]
-        live.runs(found, history.counted(database, found), str(database.address))
+        listings.runs(found, history.counted(database, found), str(database.address))
 
 
 def record(store: Store, snapshot: Snapshot, booked: Account, text: str | None = None) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from loadtest import live
+from loadtest import closing, columns, listings, live
 from loadtest.frames import StageCount, TargetCount
 from loadtest.history import Counted as Measured
 from loadtest.history import Listed
@@ -235,7 +235,7 @@ def test_clock() -> None:
 
 
 def ended(valid: bool = True, width: int = 200, summary: Summary | None = None, store: str | None = None) -> str:
-    shown = live.closing(summary or report(valid=valid).summary, Path("runs/x"), width, store)
+    shown = closing.closing(summary or report(valid=valid).summary, Path("runs/x"), width, store)
     return "\n".join(line.plain.rstrip() for line in shown)
 
 
@@ -298,11 +298,11 @@ def test_each_kind_of_error_has_an_example() -> None:
 
 def test_a_long_line_goes_on_below_its_words() -> None:
     line = Text("  reset 3  one two three four five")
-    assert [part.plain for part in live.wrapped(line, 24)] == [
+    assert [part.plain for part in columns.wrapped(line, 24)] == [
         "  reset 3  one two three",
         "           four five",
     ]
-    assert [part.plain for part in live.wrapped(Text("! one two three"), 9)] == ["! one two", "  three"]
+    assert [part.plain for part in columns.wrapped(Text("! one two three"), 9)] == ["! one two", "  three"]
 
 
 @pytest.mark.parametrize(("width", "left_out"), [(80, "nothing"), (70, "tokens"), (52, "E2E, ms"), (40, "TTFT, ms")])
@@ -369,11 +369,11 @@ def test_the_command_is_written_as_it_can_be_called(tmp_path: Path, monkeypatch:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert live.called_as([str(program)], tmp_path) == ".venv/bin/loadtest"
-    assert live.called_as([str(program)], Path("/elsewhere")) == str(program)
-    assert live.called_as(["/usr/bin/pytest"], tmp_path) == "loadtest"
+    assert closing.called_as([str(program)], tmp_path) == ".venv/bin/loadtest"
+    assert closing.called_as([str(program)], Path("/elsewhere")) == str(program)
+    assert closing.called_as(["/usr/bin/pytest"], tmp_path) == "loadtest"
     monkeypatch.setenv("PATH", str(program.parent))
-    assert live.called_as([str(program)], tmp_path) == "loadtest"
+    assert closing.called_as([str(program)], tmp_path) == "loadtest"
 
 
 def test_runs_are_listed_in_full_with_how_they_ended() -> None:
@@ -393,7 +393,7 @@ def test_runs_are_listed_in_full_with_how_they_ended() -> None:
         )
         for k, (result, told) in enumerate(ends)
     ]
-    live.runs(found, {"r0": Measured(requests=1200, failed=3, judged=1000)}, "somewhere", console)
+    listings.runs(found, {"r0": Measured(requests=1200, failed=3, judged=1000)}, "somewhere", console)
     seen = text_of(console).splitlines()
     assert [line.split()[0] for line in seen] == ["run", "r0", "r1", "r2", "r3", "r4"]
     whole = "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,200  0.300%  met"
@@ -551,5 +551,5 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_catalogue_lists_every_metric() -> None:
     console = Console(file=io.StringIO(), width=120)
-    live.catalogue(METRICS.values(), console)
+    listings.catalogue(METRICS.values(), console)
     assert all(name in text_of(console) for name in METRICS)
