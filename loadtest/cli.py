@@ -59,85 +59,104 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 LOCUST = "Locust"  # the options of a locustfile stand apart in --help
 
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PLAN",
+        help="The plan, a YAML file (docs/plan.md); with --locustfile, after `--`, further options of Locust.",
+        show_default=False,
+    ),
+]
+Where = Annotated[
+    On, typer.Option(help="Where workers run: child processes here, or Ray (RAY_ADDRESS, or one started here).")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes; overrides the plan's fleet.workers.", show_default=False),
+]
+Out = Annotated[Path | None, typer.Option(help="Where the results go; runs/<run id> unless given.")]
+NewRunId = Annotated[
+    str | None, typer.Option("--run-id", help="The run's id, for a scheduler: one that the store knows is refused.")
+]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Return once the load has begun; attach and stop reach the run.")
+]
+Locustfile = Annotated[
+    Path | None,
+    typer.Option(
+        "--locustfile",
+        "-f",
+        rich_help_panel=LOCUST,
+        show_default=False,
+        help="A Locust file to run in place of a plan, as it is (docs/locust.md).",
+    ),
+]
+Users = Annotated[
+    int | None, typer.Option("--users", "-u", min=1, rich_help_panel=LOCUST, help="Users at most; 1 unless given.")
+]
+SpawnRate = Annotated[
+    float | None,
+    typer.Option("--spawn-rate", "-r", min=0.001, rich_help_panel=LOCUST, help="Users started per second."),
+]
+RunTime = Annotated[
+    str | None,
+    typer.Option("--run-time", "-t", rich_help_panel=LOCUST, help="60, 90s, 1h30m; until Ctrl-C unless given."),
+]
+LocustHost = Annotated[
+    str | None, typer.Option("--host", "-H", rich_help_panel=LOCUST, help="In place of the file's own host.")
+]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tags", "-T", rich_help_panel=LOCUST, help="Only tasks with one of them.")
+]
+ExcludeTags = Annotated[
+    list[str] | None, typer.Option("--exclude-tags", "-E", rich_help_panel=LOCUST, help="No tasks with one of them.")
+]
+StopTimeout = Annotated[
+    int, typer.Option(min=0, rich_help_panel=LOCUST, help="Seconds that users may finish in what they have begun.")
+]
+Slos = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slo",
+        rich_help_panel=LOCUST,
+        show_default=False,
+        help="An objective: 'e2e_ms p99 500', 'error_rate 0.01 @ GET /basket'; may be given several times.",
+    ),
+]
+Web = Annotated[bool, typer.Option("--web", rich_help_panel=LOCUST, help="Locust's own page, where tests are started.")]
+
 
 @app.command()
 def run(
-    plan: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PLAN",
-            help="The plan, a YAML file (docs/plan.md); with --locustfile, after `--`, further options of Locust.",
-            show_default=False,
-        ),
-    ] = None,
-    on: Annotated[
-        On, typer.Option(help="Where workers run: child processes here, or Ray (RAY_ADDRESS, or one started here).")
-    ] = On.local,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes; overrides the plan's fleet.workers.")
-    ] = None,
+    plan: Words = None,
+    on: Where = On.local,
+    workers: Workers = None,
     store: StoreOption = None,
-    out: Annotated[Path | None, typer.Option(help="Where the results go; runs/<run id> unless given.")] = None,
+    out: Out = None,
     quiet: Quiet = False,
-    run_id: Annotated[
-        str | None,
-        typer.Option("--run-id", help="The run's id, for a scheduler: one that the store knows is refused."),
-    ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Return once the load has begun; attach and stop reach the run.")
-    ] = False,
-    locustfile: Annotated[
-        Path | None,
-        typer.Option(
-            "--locustfile", "-f", rich_help_panel=LOCUST, show_default=False,
-            help="A Locust file to run in place of a plan, as it is (docs/locust.md).",
-        ),
-    ] = None,
-    users: Annotated[
-        int | None, typer.Option("--users", "-u", min=1, rich_help_panel=LOCUST, help="Users at most; 1 unless given.")
-    ] = None,
-    spawn_rate: Annotated[
-        float | None,
-        typer.Option("--spawn-rate", "-r", min=0.001, rich_help_panel=LOCUST, help="Users started per second."),
-    ] = None,
-    run_time: Annotated[
-        str | None,
-        typer.Option("--run-time", "-t", rich_help_panel=LOCUST, help="60, 90s, 1h30m; until Ctrl-C unless given."),
-    ] = None,
-    host: Annotated[
-        str | None, typer.Option("--host", "-H", rich_help_panel=LOCUST, help="In place of the file's own host.")
-    ] = None,
-    tags: Annotated[
-        list[str] | None, typer.Option("--tags", "-T", rich_help_panel=LOCUST, help="Only tasks with one of them.")
-    ] = None,
-    exclude_tags: Annotated[
-        list[str] | None, typer.Option("--exclude-tags", "-E", rich_help_panel=LOCUST, help="No tasks with one of them.")
-    ] = None,
-    stop_timeout: Annotated[
-        int, typer.Option(min=0, rich_help_panel=LOCUST, help="Seconds that users may finish in what they have begun.")
-    ] = 60,
-    slo: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--slo", rich_help_panel=LOCUST, show_default=False,
-            help="An objective: 'e2e_ms p99 500', 'error_rate 0.01 @ GET /basket'; may be given several times.",
-        ),
-    ] = None,
-    web: Annotated[
-        bool, typer.Option("--web", rich_help_panel=LOCUST, help="Locust's own page, where tests are started.")
-    ] = False,
-) -> None:  # fmt: skip
+    run_id: NewRunId = None,
+    detach: Detach = False,
+    locustfile: Locustfile = None,
+    users: Users = None,
+    spawn_rate: SpawnRate = None,
+    run_time: RunTime = None,
+    host: LocustHost = None,
+    tags: Tags = None,
+    exclude_tags: ExcludeTags = None,
+    stop_timeout: StopTimeout = 60,
+    slo: Slos = None,
+    web: Web = False,
+) -> None:
     """Run a plan, or a Locust file: drive the load, store every request, write the report."""
     from loadtest import detach as detaching
 
     words = plan or []
     if locustfile is None:
-        given = dict(locals())
-        for name in ("users", "spawn_rate", "run_time", "host", "tags", "exclude_tags", "slo", "web"):
-            if given[name]:
-                raise typer.BadParameter(f"--{name.replace('_', '-')} is for a locustfile; name one with --locustfile")
-        if len(words) != 1:
-            raise typer.BadParameter("name one plan, or a locustfile with --locustfile")
+        of_locust = {
+            "users": users, "spawn-rate": spawn_rate, "run-time": run_time, "host": host, "tags": tags,
+            "exclude-tags": exclude_tags, "slo": slo, "web": web,
+        }  # fmt: skip
+        _refuse_without_locustfile(words, of_locust)
     run_id = detaching.good_id(run_id)
     if detach:
         out = (out or Path("runs") / run_id).resolve()
@@ -146,11 +165,7 @@ def run(
     if locustfile is None:
         from loadtest import session
 
-        path = Path(words[0])
-        fleet = _fleet_on(on)
-        raise typer.Exit(
-            session.run(path, make_fleet=fleet, workers=workers, store=store, out=out, quiet=quiet, run_id=run_id)
-        )
+        raise typer.Exit(session.run(Path(words[0]), _fleet_on(on), workers, store, out, quiet, run_id))
     from loadtest.locustfiles import session as of_locustfile
     from loadtest.locustfiles.options import Options
 
@@ -161,6 +176,13 @@ def run(
     )  # fmt: skip
     towards = of_locustfile.address_towards(os.environ.get("RAY_ADDRESS") if on == On.ray else None)
     raise typer.Exit(of_locustfile.run(asked, _fleet_on(on), towards, store, out, quiet, run_id))
+
+
+def _refuse_without_locustfile(words: list[str], of_locust: dict[str, Any]) -> None:
+    if given := next((name for name, value in of_locust.items() if value), None):
+        raise typer.BadParameter(f"--{given} is for a locustfile; name one with --locustfile")
+    if len(words) != 1:
+        raise typer.BadParameter("name one plan, or a locustfile with --locustfile")
 
 
 def _separate(values: list[str] | None) -> list[str]:
@@ -249,9 +271,7 @@ def validate(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON schema of a plan, for editors and CI.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="As run's: in place of the plan's fleet.workers.", show_default=False)
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Check a plan and say what it would send, without sending anything."""
     import json
@@ -441,8 +461,7 @@ def dashboards_pull(
     """Write what a Grafana holds of ours as JSON files."""
     from dashboards.grafana import commands
 
-    call = commands.Call(url=url, token=token, store=store, seen_as=None, contact=None, runbook="docs/runbook.md")
-    commands.pull(call, out)
+    commands.pull(commands.Call(url=url, token=token, store=store), out)
 
 
 def _fleet_on(on: On) -> Any:

@@ -23,9 +23,9 @@ class Call(Struct, frozen=True, kw_only=True):
     url: str
     token: str
     store: str | None
-    seen_as: str | None  # host or host:port under which Grafana reaches the store
-    contact: str | None  # the URL of a webhook
-    runbook: str
+    seen_as: str | None = None  # host or host:port under which Grafana reaches the store
+    contact: str | None = None  # the URL of a webhook
+    runbook: str = "docs/runbook.md"
 
 
 def push(call: Call, overwrite: bool) -> None:
