@@ -51,7 +51,7 @@ CLOSING = (
     Group("E2E, ms", (("p50", 8), ("p99", 8))),
     Group("per s", (("done", 6), ("tokens", 8))),
 )
-CLOSING_WITHOUT_TOKENS = (CLOSING[0], CLOSING[2], Group("per s", (("done", 6),)))
+CLOSING_WITHOUT_TOKENS = (CLOSING[0], CLOSING[2], Group("", (("done/s", 8),)))
 
 
 def closing(summary: Summary, directory: Path, width: int = NARROW, store: str | None = None) -> Iterator[Text]:

@@ -413,7 +413,7 @@ def chart(values: list[float | None]) -> Spec:
 
 def test_a_chart_has_its_question_its_figures_and_its_data() -> None:
     page = Page(figure("f", "How long?", "p99 3 ms.", chart([1.23456, None, math.inf])))
-    assert page.text.startswith("How long? p99 3 ms. ms, against time")
+    assert page.text.startswith("How long? p99 3 ms. Vertical: ms. Horizontal: time.")
     assert "time p99 0 1.23 1 – 2 ∞" in page.text
     [spec] = [json.loads(script) for script in page.scripts]
     assert spec["series"][0]["values"] == [1.235, None, None]

@@ -97,9 +97,9 @@ def nothing(ident: str, question: str, words: str) -> Html:
 
 
 def axis_words(spec: Spec) -> str:
-    unit = f"{spec.y.label}{', logarithmic' if spec.y.log else ''}"
-    note = f" ({spec.x.note})" if spec.x.note else ""
-    return f"{unit}, against {spec.x.label}{', logarithmic' if spec.x.log else ''}{note}"
+    up = f"{spec.y.label}{', logarithmic' if spec.y.log else ''}"
+    across = f"{spec.x.label}{', logarithmic' if spec.x.log else ''}"
+    return f"Vertical: {up}. Horizontal: {across}{f' ({spec.x.note})' if spec.x.note else ''}."
 
 
 def spans_decades(values: Iterable[Sequence[float | None]]) -> bool:
