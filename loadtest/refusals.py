@@ -84,28 +84,26 @@ def _sentence(tally: _Tally) -> str:
     asked = _question(tally.target, word, status)
     detail = tally.details[end].replace("; ", ", ").rstrip(".")
     detail = detail if len(detail) <= QUOTED else detail[: QUOTED - 1] + "…"
-    return f"{tally.target.name}: {what} from {whose}: {asked} It ended with: {detail}"
+    return f"{tally.target.name}: {what} from {whose}: {asked} The first ended with: {detail}"
 
 
 def _question(target: Target, word: str, status: int | None) -> str:
     """What of the plan this points to."""
+    url = target.url.partition("?")[0]
     if word in ("connect", "dns", "tls"):
         return {
-            "connect": f"are host and port of its url {target.url} right, and does the endpoint run?",
-            "dns": f"is the host's name in its url {target.url} right?",
-            "tls": f"does its url {target.url} want https there, and do ca_file and server_name fit its certificate?",
+            "connect": f"are host and port of its url {url} right, and does the endpoint run?",
+            "dns": f"is the host's name in its url {url} right?",
+            "tls": f"is its url {url} one of https, and do ca_file and server_name fit the certificate there?",
         }[word]
     if word == "redirect":
-        return f"write the url that {_sent_to(target)} is redirected to"
+        return f"write the url that {_sent_to(target)} is redirected to."
     if status in (401, 403):
         return f"is its key {target.key} right?" if target.key else "it has no key: does it need one (key: env:NAME)?"
+    model = f", and its model {target.model}" if target.model else ""
     if status in (404, 405):
-        return f"is its url right (requests went to {_sent_to(target)}), and its model{_named(target.model)}?"
-    return f"does the endpoint take its model{_named(target.model)}, its body and prompts of this length?"
-
-
-def _named(model: str) -> str:
-    return f" {model}" if model else ""
+        return f"is its url right (requests went to {_sent_to(target)}){model}?"
+    return f"does the endpoint take its body and prompts of this length{model}?"
 
 
 def _sent_to(target: Target) -> str:

@@ -80,9 +80,9 @@ def test_each_way_of_being_refused_and_one_target_that_answers(simulator: str, s
         "path": f"path: HTTP 404 from every request: is its url right (requests went to POST {simulator}/v2/chat/completions)",
         "port": f"port: connect from every request: are host and port of its url http://127.0.0.1:{port}/v1 right",
         "name": "name: dns from every request: is the host's name in its url http://nonexistent.invalid/v1 right",
-        "scheme": "scheme: tls from every request: does its url https://127.0.0.1",
+        "scheme": "scheme: tls from every request: is its url https://127.0.0.1",
         "moved": "moved: HTTP 307 from every request: write the url that POST",
-        "body": "body: HTTP 400 from every request: does the endpoint take its model m, its body",
+        "body": "body: HTTP 400 from every request: does the endpoint take its body and prompts of this length",
     }.items():
         assert found[target].says.startswith(says)
     assert f"127.0.0.1:{port} cannot be reached" in found["port"].says
@@ -150,7 +150,7 @@ def test_how_many_and_how_long(plan: Plan) -> None:
     assert Refusals(plan).found(refused(1000, LEAST_S - 0.1)) == []
     [refusal] = Refusals(plan).found(refused(31))
     assert (refusal.target, refusal.stage, refusal.requests) == ("a", "peak", 31)
-    assert refusal.says == "a: HTTP 401 from every request: it has no key: does it need one (key: env:NAME)? It ended with: HTTP 401: no"  # fmt: skip  # noqa: E501
+    assert refusal.says == "a: HTTP 401 from every request: it has no key: does it need one (key: env:NAME)? The first ended with: HTTP 401: no"  # fmt: skip  # noqa: E501
 
 
 @pytest.mark.parametrize(
