@@ -19,8 +19,9 @@ import gevent
 from msgspec import Struct
 
 from loadtest import __version__, counts, dialects, proxies, tokens
-from loadtest.dialects import Decoded, Dialect, Request
+from loadtest.dialects import Decoded, Dialect, Head
 from loadtest.prompts import TURN_SEQS, Prompt
+from loadtest.proxies import Proxy
 from loadtest.types import ErrorWord, Plan, Result, Target, trace_id
 from loadtest.wire import Answer, Broken, Flight, Wire, decoded_pieces
 
@@ -42,8 +43,6 @@ class Fire:
         self._keys = keys
         self._run = run
         self._worker = worker
-        for target in plan.targets:
-            dialects.load(target.dialect)  # now: not at the first request
         references = [target.tokenizer or plan.tokenizer for target in plan.targets]
         self._tokenizers = [tokens.opened(path) if path else None for path in references]
         self._forms = [Form.of(target, keys) for target in plan.targets]
@@ -109,10 +108,9 @@ class Fire:
         self._wire.close()
 
     def _fly(self, result: Result, index: int, prompt: Prompt, flight: Flight, answers: dict[int, str] | None) -> None:
-        target, tokenizer = self._plan.targets[index], self._tokenizers[index]
-        key, trace = self._keys.get(target.name), self._plan.trace
+        tokenizer = self._tokenizers[index]
         keep_texts = tokenizer is not None or answers is not None
-        decoded = fly(self._wire, result, target, self._forms[index], prompt, key, trace, flight, keep_texts=keep_texts)
+        decoded = fly(self._wire, result, self._forms[index], prompt, self._plan.trace, flight, keep_texts=keep_texts)
         if answers is not None:
             answers[result.seq // TURN_SEQS] = "".join(decoded.answer)
         if tokenizer is not None and decoded.texts:
@@ -122,30 +120,26 @@ class Fire:
 def fly(
     wire: Wire,
     result: Result,
-    target: Target,
     form: "Form",
     prompt: Prompt,
-    key: str | None,
     trace: Trace,
     flight: Flight,
     *,
     keep_texts: bool,
 ) -> Decoded:
     """Encode, send, wait, decode: what happened is noted in `result`, what was said is returned."""
-    dialect = dialects.load(target.dialect)
-    request = dialect.encode(target, prompt, key)
-    payload = serialize(request, form, _traceparent(result.trace_id, trace))
+    payload = form.request(form.dialect.body(form.target, prompt), _traceparent(result.trace_id, trace))
     result.request_bytes = len(payload)
     answer = wire.exchange(
-        target.name,
+        form.target.name,
         payload,
         flight,
-        bodiless=request.method == "HEAD",
-        terminal=dialect.TERMINAL if dialect.streams(target) else b"",
-        conversation=result.seq % TURN_SEQS if target.connections == "conversation" else None,
+        bodiless=form.bodiless,
+        terminal=form.terminal,
+        conversation=result.seq % TURN_SEQS if form.target.connections == "conversation" else None,
     )
     _note_answer(result, answer)
-    return _note_meaning(result, answer, target, dialect, keep_texts=keep_texts)
+    return _note_meaning(result, answer, form, keep_texts=keep_texts)
 
 
 # the way out
@@ -154,39 +148,58 @@ def fly(
 class Form(Struct, frozen=True):
     """What is the same in all requests to a target, whatever they ask."""
 
-    host: str
-    origin: str = ""  # before the path, for a proxy that is to know where it goes
-    headers: tuple[str, ...] = ()
-    proxy: str = ""
+    target: Target
+    dialect: Dialect
+    streams: bool
+    head: bytes  # up to the headers that are of one request alone
+    bodiless: bool  # the answers
+    terminal: bytes
+    proxy: str
 
     @classmethod
     def of(cls, target: Target, keys: Mapping[str, str]) -> "Form":
+        dialect = dialects.load(target.dialect)
+        head = dialect.head(target, keys.get(target.name))
         proxy = proxies.of(target, keys.get(proxies.key_name(target.name)))
-        host = _host_header(target)
-        headers = ["Connection: close"] if target.connections == "fresh" else []
-        forwards = proxy is not None and target.url.startswith("http:")
-        if forwards and proxy is not None and proxy.authorization:
-            headers.append(f"Proxy-Authorization: {proxy.authorization}")
-        return cls(host, f"http://{host}" if forwards else "", tuple(headers), str(proxy or ""))
+        streams = dialect.streams(target)
+        return cls(
+            target=target,
+            dialect=dialect,
+            streams=streams,
+            head=_head(head, target, proxy if target.url.startswith("http:") else None),
+            bodiless=head.method == "HEAD",
+            terminal=dialect.TERMINAL if streams else b"",
+            proxy=str(proxy or ""),
+        )
+
+    def __repr__(self) -> str:
+        return f"Form(of {self.target.name}, its head hidden)"  # it may hold a key
+
+    def request(self, body: bytes, traceparent: str) -> bytes:
+        """The request as it is written to the socket."""
+        traced = b"traceparent: %b\r\n" % traceparent.encode() if traceparent else b""
+        if body or self.head.startswith((b"POST ", b"PUT ", b"PATCH ")):
+            return b"%b%bContent-Length: %d\r\n\r\n%b" % (self.head, traced, len(body), body)
+        return b"%b%b\r\n" % (self.head, traced)
 
 
-def serialize(request: Request, form: Form, traceparent: str) -> bytes:
-    """The request as it is written to the socket. `Host` and `User-Agent` of the plan stand before ours."""
-    names = {name.lower() for name, _ in request.headers}
-    lines = [f"{request.method} {form.origin}{request.path} HTTP/1.1"]
+def _head(head: Head, target: Target, forwarder: Proxy | None) -> bytes:
+    """`Host` and `User-Agent` of the plan stand before ours. `forwarder`: a proxy that is to know where it goes."""
+    host = _host_header(target)
+    names = {name.lower() for name, _ in head.headers}
+    lines = [f"{head.method} {f'http://{host}' if forwarder else ''}{head.path} HTTP/1.1"]
     if "host" not in names:
-        lines.append(f"Host: {form.host}")
-    lines += form.headers
+        lines.append(f"Host: {host}")
+    if target.connections == "fresh":
+        lines.append("Connection: close")
+    if forwarder is not None and forwarder.authorization:
+        lines.append(f"Proxy-Authorization: {forwarder.authorization}")
     if "user-agent" not in names:
         lines.append(f"User-Agent: {USER_AGENT}")
     if "accept-encoding" not in names:
         lines.append("Accept-Encoding: identity")
-    lines += [f"{name}: {value}" for name, value in request.headers]
-    if traceparent:
-        lines.append(f"traceparent: {traceparent}")
-    if request.body or request.method in ("POST", "PUT", "PATCH"):
-        lines.append(f"Content-Length: {len(request.body)}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+    lines += [f"{name}: {value}" for name, value in head.headers]
+    return "\r\n".join([*lines, ""]).encode("latin-1")
 
 
 def _traceparent(trace: str, mode: Trace) -> str:
@@ -226,9 +239,10 @@ def _note_answer(result: Result, answer: Answer) -> None:
         result.retry_after_s = retry_after_s(retry_after.decode("latin-1"), time.time())
 
 
-def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Dialect, *, keep_texts: bool) -> Decoded:
+def _note_meaning(result: Result, answer: Answer, form: Form, *, keep_texts: bool) -> Decoded:
     """What the dialect makes of it, and how it ended."""
-    result.streamed = dialect.streams(target)
+    target, dialect = form.target, form.dialect
+    result.streamed = form.streams
     decoded = Decoded()
     broken: Broken | None = None
     if answer.status is not None and dialect.accepts(target, answer.status):
@@ -247,7 +261,7 @@ def _note_meaning(result: Result, answer: Answer, target: Target, dialect: Diale
     result.finish_reason = _short(decoded.finish_reason)
     result.response_id = _short(decoded.response_id)
     result.response_model = _short(decoded.response_model)
-    error = _error(answer, decoded, broken, target, dialect)
+    error = _error(answer, decoded, broken, form)
     if error is not None:
         result.error, result.error_detail = error
     return decoded
@@ -280,19 +294,17 @@ def _note_chunks(result: Result, answer: Answer, decoded: Decoded) -> None:
     result.clock, result.read_lag_ns, result.uncertainty_ns = answer.certainty(reads)
 
 
-def _error(
-    answer: Answer, decoded: Decoded, broken: Broken | None, target: Target, dialect: Dialect
-) -> tuple[ErrorWord, str] | None:
+def _error(answer: Answer, decoded: Decoded, broken: Broken | None, form: Form) -> tuple[ErrorWord, str] | None:
     """The error word and its detail; None for a success. The order is the one that the module's docstring tells."""
-    if answer.status is not None and not dialect.accepts(target, answer.status):
-        return word_of_status(answer.status), _status_detail(answer, target)
+    if answer.status is not None and not form.dialect.accepts(form.target, answer.status):
+        return word_of_status(answer.status), _status_detail(answer, form.target)
     if decoded.error is not None and decoded.error[0] == "error_event":
         return decoded.error
     if answer.error is not None and decoded.terminal_at is None:
         return answer.error
     if broken is not None:
         return broken.word, broken.detail
-    if answer.closed and (answer.status is None or not dialect.streams(target)):
+    if answer.closed and (answer.status is None or not form.streams):
         where = "before any answer" if answer.status is None else "in the middle of the body"
         return "truncated", f"the server closed the connection {where}, after {answer.response_bytes} bytes"
     return decoded.error

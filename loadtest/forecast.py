@@ -13,7 +13,6 @@ from msgspec.structs import fields
 
 from loadtest import dialects
 from loadtest.arrivals import Closed, Constant, Pattern
-from loadtest.prompts import Prompt
 from loadtest.types import Plan, Stage, Target
 
 
@@ -74,9 +73,9 @@ def expected(stage: Stage) -> Expected:
 
 def url(target: Target) -> str:
     """The address of each request to a target; its key is in no URL."""
-    request = dialects.load(target.dialect).encode(target, Prompt("0", [{"role": "user", "content": ""}], 1), None)
+    head = dialects.load(target.dialect).head(target, None)
     parts = urlsplit(target.url)
-    return f"{request.method} {parts.scheme}://{parts.netloc}{request.path}"
+    return f"{head.method} {parts.scheme}://{parts.netloc}{head.path}"
 
 
 def _total_words(plan: Plan) -> str:

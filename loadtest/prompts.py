@@ -123,6 +123,7 @@ class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, t
     def open(self, seed: int, nonce: str, tokenizer: Counter | None = None) -> Source:
         writer = Writer(tokenizer)
         begin = Beginning(self.cache, writer, seed, nonce)
+        vary = self.input_tokens.stdev or (self.output_tokens and self.output_tokens.stdev)
 
         def prompt(
             stage: str,
@@ -131,7 +132,7 @@ class Synthetic(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, t
             turn: int = 0,  # noqa: ARG001 of one turn
             answers: Answers = NO_ANSWERS,  # noqa: ARG001 of one turn
         ) -> Prompt:
-            input_share, output_share = _shares(seed, stage, seq)
+            input_share, output_share = _shares(seed, stage, seq) if vary else (0.5, 0.5)
             length = self.input_tokens.at(input_share)
             if isinstance(self.cache, SharedPrefix):
                 length = max(length, self.cache.shared_prefix_tokens + 1)  # or it were no prompt of its own

@@ -38,7 +38,7 @@ from loadtest import codings, proxies, stamps, trust
 from loadtest.lookout import Lookout
 from loadtest.proxies import Proxy
 from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, Segments, TcpInfo
-from loadtest.types import ErrorWord, Target, Timeouts
+from loadtest.types import ErrorWord, Target
 
 T = TypeVar("T")
 
@@ -50,6 +50,8 @@ MAX_PROXY_ANSWER_BYTES = 64 << 10
 LINGER_S = 0.5
 """How often a stream is looked at that may have said its last word without ending, and how long it must have been
 silent by then: it is let go within twice this time."""
+LOOKS = 16
+"""In so many parts, one after the other, all flights are looked at within `LINGER_S`: thousands at once would be a pause."""
 ONE_EVENT_BEGINS = 12
 """A read of one event mostly says `data:` within this many bytes (the length of an HTTP chunk comes first) and not
 again: to look for a second one from the end is cheaper than to count them."""
@@ -71,10 +73,11 @@ class Flight:
     """One request in the air: puts its greenlet to sleep, and wakes it for an event, a time limit or a cancellation.
 
     `judge(now_ns)` says in how many seconds to look again, raises Broken when time is up, and returns None when there
-    is nothing left to wait for. One timer a request, which is not touched when a chunk arrives.
+    is nothing left to wait for. The wire looks at all of its flights every `LINGER_S`; a timer of its own has only one
+    that is to be looked at sooner.
     """
 
-    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_period_s", "_switch_to_hub", "_timer")
+    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_switch_to_hub", "_timer")
 
     def __init__(self) -> None:
         hub = gevent.get_hub()
@@ -84,16 +87,17 @@ class Flight:
         self._cancelled = False
         self._judge: Callable[[int], float | None] | None = None
         self._timer: Any = None
-        self._period_s = 0.0
 
     def cancel(self) -> None:
         """End the request from another greenlet; what was measured until then is kept."""
         self._cancelled = True
         self._loop.run_callback(self._throw, Broken("cancelled", "the run ended before the answer did"))
 
-    def watch(self, judge: Callable[[int], float | None]) -> None:
+    def watch(self, judge: Callable[[int], float | None], *, at_once: bool = True) -> None:
+        """`at_once`: where a limit may be nearer than the next look at all flights."""
         self._judge = judge
-        self._look()
+        if at_once or self._timer is not None:
+            self.look()
 
     def sleep(self) -> None:
         """Until `wake`."""
@@ -117,7 +121,8 @@ class Flight:
         self._judge = None
         self._stop_timer()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        self._stop_timer()
         if self._judge is None:
             return
         try:
@@ -130,11 +135,9 @@ class Flight:
             return
         if seconds is None:
             self.wake()
-        elif seconds != self._period_s:  # else the timer comes again by itself
-            self._stop_timer()
-            self._period_s = max(seconds, 0.001)
-            self._timer = self._loop.timer(self._period_s, self._period_s)
-            self._timer.start(self._look)
+        elif seconds < LINGER_S:
+            self._timer = self._loop.timer(max(seconds, 0.001))
+            self._timer.start(self.look)
 
     def _throw(self, broken: Broken) -> None:
         if self._asleep is not None:
@@ -145,7 +148,6 @@ class Flight:
             self._timer.stop()
             self._timer.close()
             self._timer = None
-            self._period_s = 0.0
 
 
 class Answer:
@@ -321,6 +323,10 @@ class Answer:
         A read that only brought the end of one event, and nothing after it, is as exact as its stamp.
         """
         reads = reads or range(len(self.stamps))
+        if len(reads) == 1 and reads[0] not in self.unstamped:
+            [read] = reads
+            uncertainty_ns = self._uncertainty_ns(read) if read in self.first_possible_ns else 0
+            return "kernel", max(0, self.times[read] - self.stamps[read]), uncertainty_ns
         bearing = set(reads)
         if bearing and len(bearing) == reads[-1] - reads[0] + 1:
             span = slice(reads[0], reads[-1] + 1)
@@ -697,6 +703,8 @@ class Endpoint:
         self.server_name = target.server_name or name
         self.timeouts = target.timeouts
         self.context = trust.context(target) if url.scheme == "https" else None
+        limits = target.timeouts
+        self.hurried = min(limits.total_s, limits.idle_s, limits.first_byte_s) < 2 * LINGER_S
         self.keeps = target.connections == "reuse"
         self.idle: dict[Connection, None] = {}
         self.held: dict[int, Connection] = {}  # by conversation, until its next turn
@@ -723,6 +731,10 @@ class Wire:
         self._stamping = stamps.stamping_socket()
         self._lookout = Lookout()
         self._buffer = bytearray(READ_BYTES)
+        self._aloft: list[dict[Flight, None]] = [{} for _ in range(LOOKS)]
+        self._looked_at = 0
+        self._timer = gevent.get_hub().loop.timer(LINGER_S / LOOKS, LINGER_S / LOOKS)
+        self._timer.start(self._look_at_some)
         self._endpoints = {
             target.name: Endpoint(target, proxies.of(target, secrets.get(proxies.key_name(target.name))))
             for target in targets
@@ -745,6 +757,8 @@ class Wire:
         which the end of the message is not waited for.
         """
         endpoint = self._endpoints[target]
+        aloft = self._aloft[self._looked_at]  # whose turn comes last
+        aloft[flight] = None
         try:
             connection = endpoint.take(conversation)
             reconnects = 0
@@ -767,6 +781,12 @@ class Wire:
             return answer
         finally:
             flight.land()
+            del aloft[flight]
+
+    def _look_at_some(self) -> None:
+        self._looked_at = (self._looked_at + 1) % LOOKS
+        for flight in list(self._aloft[self._looked_at]):
+            flight.look()
 
     def _converse(
         self,
@@ -780,7 +800,7 @@ class Wire:
     ) -> None:
         connection.begin(answer, flight)
         try:
-            flight.watch(_patience(connection, answer, endpoint.timeouts, terminal))
+            flight.watch(_patience(connection, answer, endpoint, terminal), at_once=endpoint.hurried)
             connection.send(request, answer, flight)
             while not answer.settled:
                 flight.sleep()
@@ -857,16 +877,18 @@ class Wire:
             endpoint.idle.clear()
             endpoint.held.clear()
         self._lookout.close()
+        self._timer.stop()
+        self._timer.close()
         if self._stamping is not None:
             self._stamping.close()
 
 
 def _patience(
-    connection: Connection, answer: Answer, timeouts: Timeouts, terminal: bytes
+    connection: Connection, answer: Answer, endpoint: Endpoint, terminal: bytes
 ) -> Callable[[int], float | None]:
     """How long an answer is waited for, as a judge of its flight."""
     begun_ns = time_ns()
-    hurried = min(timeouts.total_s, timeouts.idle_s, timeouts.first_byte_s) < 2 * LINGER_S
+    timeouts, hurried = endpoint.timeouts, endpoint.hurried
 
     def judge(now_ns: int) -> float | None:
         waited_s = (now_ns - (answer.sent_ns or begun_ns)) / 1e9

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest import dialects
-from loadtest.dialects import Decoded, http, openai_chat, openai_completions, text_of
+from loadtest.dialects import Decoded, Head, http, openai_chat, openai_completions, text_of
 from loadtest.prompts import Prompt
 from loadtest.types import ChunkKind, Target
 from tests.conformance.voices import CHAT, COMPLETIONS, DONE, HTTP, event
@@ -44,14 +44,12 @@ def test_an_unknown_dialect_is_told_with_the_known_ones() -> None:
 
 
 def test_a_chat_request() -> None:
-    request = openai_chat.encode(chat(), PROMPT, "secret")
-    assert (request.method, request.path) == ("POST", "/v1/chat/completions")
-    assert request.headers == [
-        ("Content-Type", "application/json"),
-        ("Accept", "text/event-stream"),
-        ("Authorization", "Bearer secret"),
-    ]
-    assert request.body == (
+    assert openai_chat.head(chat(), "secret") == Head(
+        "POST",
+        "/v1/chat/completions",
+        [("Content-Type", "application/json"), ("Accept", "text/event-stream"), ("Authorization", "Bearer secret")],
+    )
+    assert openai_chat.body(chat(), PROMPT) == (
         b'{"model":"m","messages":[{"role":"user","content":"Say hello"}],"max_tokens":16,'
         b'"stream":true,"stream_options":{"include_usage":true}}'
     )
@@ -61,7 +59,7 @@ def test_the_targets_body_comes_last_and_null_removes() -> None:
     target = chat(
         stream=False, body={"max_tokens": None, "max_completion_tokens": 9, "model": "other", "ignore_eos": True}
     )
-    body = openai_chat.encode(target, PROMPT, None).body
+    body = openai_chat.body(target, PROMPT)
     assert body == (
         b'{"model":"other","messages":[{"role":"user","content":"Say hello"}],"max_completion_tokens":9,"ignore_eos":true}'
     )
@@ -71,14 +69,14 @@ def test_a_completion_request_joins_the_messages() -> None:
     target = COMPLETIONS.target("http://acme.example:8000/v1/?version=2", stream=False)
     parts: list[dict[str, Any]] = [{"type": "text", "text": "b"}, {"type": "image_url"}, {"type": "text", "text": "c"}]
     prompt = Prompt("p", [{"role": "system", "content": "a"}, {"role": "user", "content": parts}])
-    request = openai_completions.encode(target, prompt, None)
-    assert (request.path, request.body) == ("/v1/completions?version=2", b'{"model":"m","prompt":"a\\nbc"}')
+    assert openai_completions.head(target, None).path == "/v1/completions?version=2"
+    assert openai_completions.body(target, prompt) == b'{"model":"m","prompt":"a\\nbc"}'
     assert text_of(prompt) == "a\nbc"
 
 
 def test_headers_of_the_plan_replace_ours_and_may_carry_the_key() -> None:
     target = chat(key="env:KEY", headers={"api-key": "{key}", "ACCEPT": "*/*", "X": "1"})
-    assert openai_chat.encode(target, PROMPT, "secret").headers == [
+    assert openai_chat.head(target, "secret").headers == [
         ("Content-Type", "application/json"),
         ("ACCEPT", "*/*"),
         ("api-key", "secret"),
@@ -93,32 +91,36 @@ def test_an_http_request_from_a_template() -> None:
         "deep": [{"of": "{model}"}, 1, None, "at most {max_tokens}"],
         "messages": "{messages}",
     }
-    request = http.encode(plain_http(body=body), PROMPT, None)
-    assert (request.method, request.path) == ("POST", "/embed?x=1")
-    assert msgspec.json.decode(request.body) == {
+    target = plain_http(body=body)
+    assert msgspec.json.decode(http.body(target, PROMPT)) == {
         "input": "Q: Say hello (p-7, {braces})",
         "n": 16,
         "deep": [{"of": "m"}, 1, None, "at most 16"],
         "messages": [{"role": "user", "content": "Say hello"}],
     }
-    assert request.headers == [("Accept", "*/*"), ("Content-Type", "application/json")]
+    assert http.head(target, None) == Head(
+        "POST", "/embed?x=1", [("Accept", "*/*"), ("Content-Type", "application/json")]
+    )
 
 
 def test_a_prompt_with_braces_is_not_a_template() -> None:
     prompt = Prompt("p", [{"role": "user", "content": "{model} {x}"}])
-    assert http.encode(plain_http(body={"q": "{prompt}"}), prompt, None).body == b'{"q":"{model} {x}"}'
+    assert http.body(plain_http(body={"q": "{prompt}"}), prompt) == b'{"q":"{model} {x}"}'
 
 
 def test_an_http_request_without_a_body() -> None:
-    request = http.encode(plain_http(method="GET"), PROMPT, None)
-    assert (request.method, request.headers, request.body) == ("GET", [("Accept", "*/*")], b"")
+    target = plain_http(method="GET")
+    assert http.head(target, None) == Head("GET", "/embed?x=1", [("Accept", "*/*")])
+    assert http.body(target, PROMPT) == b""
 
 
 @pytest.mark.parametrize("name", dialects.names())
 def test_the_same_prompt_gives_the_same_bytes(name: str) -> None:
     target = Target(name="t", url="http://acme.example/v1", dialect=name, body={"b": 1, "a": {"d": 2, "c": "{prompt}"}})
     same = msgspec.msgpack.decode(msgspec.msgpack.encode(target), type=Target)  # as it reaches a worker
-    assert dialects.load(name).encode(target, PROMPT, "k") == dialects.load(name).encode(same, PROMPT, "k")
+    dialect = dialects.load(name)
+    assert dialect.body(target, PROMPT) == dialect.body(same, PROMPT)
+    assert dialect.head(target, "k") == dialect.head(same, "k")
 
 
 # what is found wrong beforehand

@@ -19,11 +19,12 @@ from loadtest.prompts import Prompt
 from loadtest.types import Target
 
 
-class Request(Struct, frozen=True):
+class Head(Struct, frozen=True):
+    """What is the same in all requests to a target, whatever they ask."""
+
     method: str
     path: str  # with the query
     headers: list[tuple[str, str]]
-    body: bytes
 
 
 class Decoded(Struct):
@@ -56,7 +57,9 @@ class Dialect(Protocol):
     def check(self, target: Target) -> list[str]:
         """What is wrong with a target of a plan: sentences that begin with the key's name."""
 
-    def encode(self, target: Target, prompt: Prompt, key: str | None) -> Request:
+    def head(self, target: Target, key: str | None) -> Head: ...
+
+    def body(self, target: Target, prompt: Prompt) -> bytes:
         """The same bytes for the same arguments, always."""
 
     def streams(self, target: Target) -> bool:

@@ -14,10 +14,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from loadtest import sse
-from loadtest.dialects import Decoded, Request, headers
+from loadtest.dialects import Decoded, Head, headers
 from loadtest.types import ChunkKind, Target
 
 TERMINAL = b"[DONE]"
+WITH_USAGE = {"include_usage": True}
+WITH_RUNNING_USAGE = {**WITH_USAGE, "continuous_usage_stats": True}
 EMPTY, REASONING, CONTENT, TOOL_CALL, MEDIA, USAGE = map(int, ChunkKind)
 
 Count = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -97,21 +99,7 @@ def check(target: Target, path: str) -> list[str]:
     return problems
 
 
-def request(target: Target, path: str, said: dict[str, object], max_tokens: int | None, key: str | None) -> Request:
-    """POST of model, what is `said`, limits and stream options; the target's `body` over it, where None removes a
-    field."""
-    body: dict[str, object] = {}
-    if target.model:
-        body["model"] = target.model
-    body |= said
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
-    if target.stream:
-        options = {"include_usage": True}
-        if target.continuous_usage:
-            options["continuous_usage_stats"] = True
-        body |= {"stream": True, "stream_options": options}
-    body |= target.body
+def head(target: Target, path: str, key: str | None) -> Head:
     defaults = {
         "Content-Type": "application/json",
         "Accept": "text/event-stream" if target.stream else "application/json",
@@ -119,12 +107,25 @@ def request(target: Target, path: str, said: dict[str, object], max_tokens: int 
     if key is not None:
         defaults["Authorization"] = f"Bearer {key}"
     url = urlsplit(target.url)
-    return Request(
-        method="POST",
-        path=url.path.rstrip("/") + path + (f"?{url.query}" if url.query else ""),
-        headers=headers(target, key, defaults),
-        body=_encode({name: value for name, value in body.items() if value is not None}),
-    )
+    path = url.path.rstrip("/") + path + (f"?{url.query}" if url.query else "")
+    return Head("POST", path, headers(target, key, defaults))
+
+
+def body(target: Target, name: str, said: object, max_tokens: int | None) -> bytes:
+    """The model, what is `said`, limits and stream options; the target's `body` over it, where None removes a field."""
+    fields: dict[str, object] = {}
+    if target.model:
+        fields["model"] = target.model
+    fields[name] = said
+    if max_tokens is not None:
+        fields["max_tokens"] = max_tokens
+    if target.stream:
+        fields["stream"] = True
+        fields["stream_options"] = WITH_RUNNING_USAGE if target.continuous_usage else WITH_USAGE
+    if target.body:
+        fields |= target.body
+        fields = {name: value for name, value in fields.items() if value is not None}
+    return _encode(fields)
 
 
 def decode_stream(pieces: Sequence[bytes], keep_texts: bool = False) -> Decoded:

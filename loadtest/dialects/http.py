@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from loadtest.dialects import Decoded, Request, headers, text_of
+from loadtest.dialects import Decoded, Head, headers, text_of
 from loadtest.prompts import Prompt
 from loadtest.types import Target
 
@@ -52,20 +52,21 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def encode(target: Target, prompt: Prompt, key: str | None) -> Request:
-    """GET, HEAD and whatever else has no `body` in the plan are sent without one."""
-    values = {"prompt": text_of(prompt), "model": target.model, "max_tokens": prompt.max_tokens, "id": prompt.id}
-    body = _encode(_filled(target.body, values, prompt)) if target.body else b""
+def head(target: Target, key: str | None) -> Head:
     defaults = {"Accept": "*/*"}
-    if body:
+    if target.body:
         defaults["Content-Type"] = "application/json"
     url = urlsplit(target.url)
-    return Request(
-        method=target.method,
-        path=(url.path or "/") + (f"?{url.query}" if url.query else ""),
-        headers=headers(target, key, defaults),
-        body=body,
-    )
+    path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    return Head(target.method, path, headers(target, key, defaults))
+
+
+def body(target: Target, prompt: Prompt) -> bytes:
+    """GET, HEAD and whatever else has no `body` in the plan are sent without one."""
+    if not target.body:
+        return b""
+    values = {"prompt": text_of(prompt), "model": target.model, "max_tokens": prompt.max_tokens, "id": prompt.id}
+    return _encode(_filled(target.body, values, prompt))
 
 
 def _filled(value: object, values: Mapping[str, str | int | None], prompt: Prompt) -> object:

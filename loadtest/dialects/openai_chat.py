@@ -1,11 +1,11 @@
 """openai-chat: POST {url}/chat/completions, as vLLM, SGLang, TGI and most providers speak it."""
 
-from loadtest.dialects import Request, _openai
+from loadtest.dialects import Head, _openai
 from loadtest.dialects._openai import TERMINAL, decode_body, decode_stream
 from loadtest.prompts import Prompt
 from loadtest.types import Target
 
-__all__ = ["OPERATION", "TERMINAL", "accepts", "check", "decode_body", "decode_stream", "encode", "streams"]
+__all__ = ["OPERATION", "TERMINAL", "accepts", "body", "check", "decode_body", "decode_stream", "head", "streams"]
 
 OPERATION = "chat"
 PATH = "/chat/completions"
@@ -15,8 +15,12 @@ def check(target: Target) -> list[str]:
     return _openai.check(target, PATH)
 
 
-def encode(target: Target, prompt: Prompt, key: str | None) -> Request:
-    return _openai.request(target, PATH, {"messages": prompt.messages}, prompt.max_tokens, key)
+def head(target: Target, key: str | None) -> Head:
+    return _openai.head(target, PATH, key)
+
+
+def body(target: Target, prompt: Prompt) -> bytes:
+    return _openai.body(target, "messages", prompt.messages, prompt.max_tokens)
 
 
 def streams(target: Target) -> bool:

@@ -1,11 +1,11 @@
 """openai-completions: POST {url}/completions, the older form without messages, which engines still speak."""
 
-from loadtest.dialects import Request, _openai, text_of
+from loadtest.dialects import Head, _openai, text_of
 from loadtest.dialects._openai import TERMINAL, decode_body, decode_stream
 from loadtest.prompts import Prompt
 from loadtest.types import Target
 
-__all__ = ["OPERATION", "TERMINAL", "accepts", "check", "decode_body", "decode_stream", "encode", "streams"]
+__all__ = ["OPERATION", "TERMINAL", "accepts", "body", "check", "decode_body", "decode_stream", "head", "streams"]
 
 OPERATION = "text_completion"
 PATH = "/completions"
@@ -15,8 +15,12 @@ def check(target: Target) -> list[str]:
     return _openai.check(target, PATH)
 
 
-def encode(target: Target, prompt: Prompt, key: str | None) -> Request:
-    return _openai.request(target, PATH, {"prompt": text_of(prompt)}, prompt.max_tokens, key)
+def head(target: Target, key: str | None) -> Head:
+    return _openai.head(target, PATH, key)
+
+
+def body(target: Target, prompt: Prompt) -> bytes:
+    return _openai.body(target, "prompt", text_of(prompt), prompt.max_tokens)
 
 
 def streams(target: Target) -> bool:

@@ -24,7 +24,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, lru_cache
 from time import time_ns
 from types import TracebackType
 from typing import Any, ClassVar
@@ -244,8 +244,9 @@ class InferenceClient:
         )
         decoded = Decoded()
         try:
-            wire, form = _wire(msgspec.json.encode(replace(target, body={})))
-            decoded = fly(wire, result, target, form, prompt, self._key, "unsampled", Flight(), keep_texts=True)
+            wire = _wire(msgspec.json.encode(replace(target, body={})))
+            form = _form(msgspec.json.encode(target), self._key)
+            decoded = fly(wire, result, form, prompt, "unsampled", Flight(), keep_texts=True)
         except Exception as e:  # noqa: BLE001 ours, whatever it is, and not the endpoint's
             result.error, result.error_detail = "generator", f"{type(e).__name__}: {e}"
             result.done_ns = time_ns()
@@ -278,10 +279,15 @@ class InferenceClient:
 
 
 @cache
-def _wire(encoded: bytes) -> tuple[Wire, Form]:
+def _wire(encoded: bytes) -> Wire:
     """One for all users of an endpoint in this process, so that connections are kept as under a plan."""
+    return Wire([msgspec.json.decode(encoded, type=Target)])
+
+
+@lru_cache(maxsize=256)
+def _form(encoded: bytes, key: str | None) -> Form:
     target = msgspec.json.decode(encoded, type=Target)
-    return Wire([target]), Form.of(target, {})
+    return Form.of(target, {target.name: key} if key else {})
 
 
 def _text(decoded: Decoded, wanted: ChunkKind) -> str:
