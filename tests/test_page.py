@@ -11,18 +11,20 @@ import pytest
 from dashboards.page.serve import serving
 from dashboards.panels import DASHBOARDS, PANELS
 from loadtest.errors import RunFailed
-from loadtest.store import Store
+from loadtest.store import Store, open_store
 from tests import sample_run
 
 RUN = sample_run.RUN
 
 
 @pytest.fixture(scope="module")
-def page(store: Store) -> Iterator[httpx.Client]:
-    """A client of the page, on loopback, over a store with one run in it."""
-    sample_run.insert(store)
-    with serving(store) as url, httpx.Client(base_url=url) as client:
-        yield client
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the page, on loopback, over a store with one run in it and no other, which might be newer."""
+    with open_store(str(tmp_path_factory.mktemp("page"))) as store:
+        store.migrate()
+        sample_run.insert(store)
+        with serving(store) as url, httpx.Client(base_url=url) as client:
+            yield client
 
 
 def stream(client: httpx.Client, path: str) -> list[tuple[str, dict]]:
