@@ -140,7 +140,7 @@ class ManyFleet(RayFleet):
     polls: list[tuple[float, float]]
 
     def close(self) -> None:
-        self._actors = []
+        self._actors = {}
         for actor in self._shared:
             ray.kill(actor)
         super().close()

@@ -1,4 +1,4 @@
-"""To the Ray at RAY_ADDRESS, or to one that is started here: in seconds, or with a sentence that says why not."""
+"""To the Ray that is named, or to one that is started here: in seconds, or with a sentence that says why not."""
 
 import logging
 import os
@@ -21,14 +21,23 @@ HEAD_AWAY_S = "86400"
 OBJECT_STORE_BYTES = 80 << 20  # Ray's least: nothing of a run goes through it but the plan's files
 
 
+def address_of(fleet: Fleet) -> str | None:
+    """The regions that one fleet gets are all of one cluster."""
+    return next((region.address for region in fleet.regions if region.address), os.environ.get("RAY_ADDRESS"))
+
+
 def connect(fleet: Fleet, workers: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a load test tells nobody
     _outlive_the_head()
-    address = os.environ.get("RAY_ADDRESS")
+    for region in fleet.regions:
+        if region.token_file:
+            os.environ.pop("RAY_AUTH_TOKEN", None)
+            os.environ["RAY_AUTH_TOKEN_PATH"] = region.token_file
+    address = address_of(fleet)
     options: dict[str, Any] = {"address": address}
     if address:
         if "://" not in address and address.rpartition(":")[2].isdigit():  # auto, ray://...: for Ray to find
-            _probe(address)
+            _probe(address, _named_in(fleet))
             _use_token(address)
     else:
         needed = totals(fleet, workers)  # a third one-CPU actor on two CPUs would pend for ever
@@ -41,8 +50,8 @@ def connect(fleet: Fleet, workers: int) -> None:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, ValueError, RuntimeError) as e:
         raise RunFailed(
-            f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it; "
-            "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token)?"
+            f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), or correct {_named_in(fleet)}; "
+            "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token, token_file of a region)?"
         ) from e
 
 
@@ -53,15 +62,17 @@ def _outlive_the_head() -> None:
     Config.initialize("")  # what was read of the environment when Ray was imported
 
 
-def _probe(address: str) -> None:
+def _named_in(fleet: Fleet) -> str:
+    return "the address of the region" if any(region.address for region in fleet.regions) else "RAY_ADDRESS"
+
+
+def _probe(address: str, named_in: str) -> None:
     """Ray itself tries for minutes before it says that nobody is there."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=PROBE_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
     except OSError as e:
-        raise RunFailed(
-            f"no Ray at {address}: {e}; start one (ray start --head), correct RAY_ADDRESS or unset it"
-        ) from e
+        raise RunFailed(f"no Ray at {address}: {e}; start one (ray start --head), or correct {named_in}") from e
 
 
 def _use_token(address: str) -> None:

@@ -7,7 +7,6 @@ ended by itself. What Ray says of a death is believed at once.
 Secrets come by method call: constructor arguments are kept by Ray for restarts.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import ray
+from msgspec.structs import replace
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -24,13 +23,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster import files
 from cluster.actor import HostActor
 from cluster.clocks import Clocks, Reading
-from cluster.connect import connect
+from cluster.connect import address_of, connect
 from cluster.placement import lacking, placement, said, wanted
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.host import Status
 from loadtest.run import POLL_EVERY_S, Place, Say
 from loadtest.store import Address
+from loadtest.types import Region
 
 ANSWER_WITHIN_S = 15.0
 OPEN_WITHIN_S = 60.0
@@ -46,32 +46,46 @@ COST_S = 0.001
 
 
 class RayFleet:
-    """Hosts as Ray actors. Ray is the one at RAY_ADDRESS, or one started here and ended with the fleet."""
+    """Hosts as Ray actors. Ray is the one of the regions or at RAY_ADDRESS, or one started here and ended with the fleet.
+
+    `setups` and `regions` may be a part of the run's (regions.py); workers keep their numbers and take turns in the regions.
+    """
 
     def __init__(
-        self, setups: list[Setup], address: Address, directory: Path, say: Say, actor: type[HostActor] = HostActor
+        self,
+        setups: list[Setup],
+        address: Address,
+        directory: Path,
+        say: Say,
+        actor: type[HostActor] = HostActor,
+        regions: list[Region] | None = None,
     ) -> None:
         self.workers = len(setups)
         self.start_lead_s = LEAD_S + 2 * COST_S * self.workers
         self.poll_every_s = max(POLL_EVERY_S, COST_S * self.workers)
         self.lost: dict[int, str] = {}
         self._plan = setups[0].plan
-        self._placement = placement(self._plan.fleet, self.workers)
+        self._fleet = self._plan.fleet if regions is None else replace(self._plan.fleet, regions=regions)
+        self._placement = placement(self._fleet, self.workers)
+        self._numbers = [setup.shard for setup in setups]  # of the workers
         self._directory = directory
         self._say = say
-        self._own = not os.environ.get("RAY_ADDRESS")
-        self._actors: list[Any] = []
-        self._nodes: list[str] = []  # of each actor
-        self._polls: dict[int, Any] = {}  # worker -> the poll that is not answered yet
-        self._silent_since: dict[int, float] = {}  # worker -> monotonic, of the first poll since its last answer
-        self._statuses = [Status(worker=worker, state="starting") for worker in range(self.workers)]
+        self._own = not address_of(self._fleet)
+        self._actors: dict[int, Any] = {}  # by worker, as in all that follow
+        self._nodes: dict[int, str] = {}
+        self._polls: dict[int, Any] = {}  # the one that is not answered yet
+        self._silent_since: dict[int, float] = {}  # monotonic, of the first poll since its last answer
+        self._statuses = {worker: Status(worker=worker, state="starting") for worker in self._numbers}
         self._clocks = Clocks()
         self._clock_thread = threading.Thread(target=self._measure_for_ever, name="clocks", daemon=True)
         self._over = threading.Event()
         self._group: Any = None
-        if self._own and self._plan.fleet.regions:
-            raise RunFailed("fleet.regions names places of a Ray cluster; set RAY_ADDRESS to the one that has them")
-        connect(self._plan.fleet, self.workers)
+        if self._own and self._fleet.regions:
+            raise RunFailed(
+                "fleet.regions names places of a Ray cluster; set RAY_ADDRESS to the one that has them, or give each region "
+                "the address of its own"
+            )
+        connect(self._fleet, self.workers)
         try:
             self._refuse_unreachable(address)
             self._place(actor)
@@ -87,13 +101,14 @@ class RayFleet:
             return self._poll()
         refs = {worker: self._actors[worker].call.remote(method, *args) for worker in self._living()}
         answers = self._answers(refs, PATIENCE_S)
-        return [answers.get(worker) for worker in range(self.workers)]
+        return [answers.get(worker) for worker in self._numbers]
 
     def places(self) -> list[Place]:
-        readings = [self._clocks.worst.get(node, Reading(0, 0)) for node in self._nodes]
+        nodes = self._nodes.values()
+        readings = [self._clocks.worst.get(node, Reading(0, 0)) for node in nodes]
         return [
             Place(node, vantage, reading.offset_ns, reading.error_ns)
-            for node, vantage, reading in zip(self._nodes, self._placement.vantage_of, readings, strict=True)
+            for node, vantage, reading in zip(nodes, self._placement.vantage_of, readings, strict=True)
         ]
 
     def fetch_frames(self) -> None:
@@ -118,7 +133,7 @@ class RayFleet:
     # polls and calls
 
     def _living(self) -> list[int]:
-        return [worker for worker in range(len(self._actors)) if worker not in self.lost]
+        return [worker for worker in self._actors if worker not in self.lost]
 
     def _poll(self) -> list[Status | None]:
         """The newest status of each worker; of one that was silent this time the last one, without its samples."""
@@ -134,7 +149,7 @@ class RayFleet:
         for worker, since in list(self._silent_since.items()):
             if time.monotonic() - since > LOST_AFTER_S:
                 self._lose(worker, f"has not answered for {LOST_AFTER_S:g} s")
-        return [None if worker in self.lost else self._status(worker, answers) for worker in range(self.workers)]
+        return [None if worker in self.lost else self._status(worker, answers) for worker in self._numbers]
 
     def _answered(self, silent: int) -> dict[int, Any]:
         """The polls that are answered; for `silent` of them nobody waits."""
@@ -147,7 +162,7 @@ class RayFleet:
 
     def _status(self, worker: int, answers: Mapping[int, Status]) -> Status:
         status = answers.get(worker)
-        return status if status is not None else msgspec.structs.replace(self._statuses[worker], samples=[])
+        return status if status is not None else replace(self._statuses[worker], samples=[])
 
     def _answers(self, refs: Mapping[int, Any], within_s: float) -> dict[int, Any]:
         """What came in time, by worker. One whose actor is dead, or whose host raised something, is lost from now on."""
@@ -170,7 +185,7 @@ class RayFleet:
         return out
 
     def _where(self, worker: int) -> str:
-        return f" on node {self._nodes[worker]}" if self._nodes else ""
+        return f" on node {self._nodes[worker]}" if worker in self._nodes else ""
 
     def _lose(self, worker: int, how: str) -> None:
         self.lost.setdefault(worker, f"worker {worker}{self._where(worker)} {how}")
@@ -185,21 +200,22 @@ class RayFleet:
 
     def _place(self, actor: type[HostActor]) -> None:
         """Reserve the nodes and start the actors on them; nodes that are still to come are waited for."""
-        fleet, chosen = self._plan.fleet, self._placement
+        fleet, chosen = self._fleet, self._placement
         deadline = time.monotonic() + fleet.wait_s
         self._group = placement_group(chosen.bundles, chosen.strategy, bundle_label_selector=chosen.selectors)
         self._await(lambda: self._group.wait(1), deadline)
-        self._actors = self._start(actor)
-        refs = [actor.where.remote() for actor in self._actors]
+        self._actors = dict(zip(self._numbers, self._start(actor), strict=True))
+        refs = [actor.where.remote() for actor in self._actors.values()]
         self._await(lambda: len(ray.wait(refs, num_returns=len(refs), timeout=1)[0]) == len(refs), deadline)
         try:
-            self._nodes = [f"{ip} ({node[:8]})" for node, ip in ray.get(refs)]
+            where = [f"{ip} ({node[:8]})" for node, ip in ray.get(refs)]
+            self._nodes = dict(zip(self._numbers, where, strict=True))
         except RayActorError as e:
             raise RunFailed(f"a worker's actor ended before it began: {_first_sentence(e)}") from e
 
     def _start(self, actor: type[HostActor]) -> list[Any]:
         """An actor for each worker, in its place."""
-        fleet = self._plan.fleet
+        fleet = self._fleet
         custom = {name: amount for name, amount in fleet.resources.items() if name != "memory"}
         memory = int(fleet.resources.get("memory", 0)) or None
         remote, actors = ray.remote(actor), []
@@ -210,7 +226,7 @@ class RayFleet:
         return actors
 
     def _await(self, there: Callable[[], bool], deadline: float) -> None:
-        fleet = self._plan.fleet
+        fleet = self._fleet
         what = wanted(fleet, self.workers)
         told, tell_again = "", 0.0
         while not there():
@@ -236,9 +252,8 @@ class RayFleet:
         paths = [] if self._own else files.named_by(self._plan)
         contents = ray.put({path: Path(path).read_bytes() for path in paths})
         placed = zip(setups, self._placement.vantage_of, strict=True)
-        setups = [msgspec.structs.replace(setup, vantage=vantage) for setup, vantage in placed]
-        pairs = zip(self._actors, setups, strict=True)
-        refs = {setup.shard: actor.open.remote(setup, address, local, contents) for actor, setup in pairs}
+        setups = [replace(setup, vantage=vantage) for setup, vantage in placed]
+        refs = {s.shard: self._actors[s.shard].open.remote(s, address, local, contents) for s in setups}
         opened = self._answers(refs, OPEN_WITHIN_S)
         for worker in refs:
             if worker not in opened:

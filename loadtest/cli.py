@@ -467,9 +467,9 @@ def dashboards_pull(
 def _fleet_on(on: On) -> Any:
     """Ray is imported only where it is asked for."""
     if on == On.ray:
-        from cluster.fleet import RayFleet
+        from cluster.regions import fleet_of
 
-        return RayFleet
+        return fleet_of
     from loadtest.run import LocalFleet
 
     return LocalFleet

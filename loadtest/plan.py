@@ -214,7 +214,11 @@ def _with_absolute_paths(plan: Plan, base_dir: Path) -> Plan:
         ],
         prompts=replace(prompts, path=absolute(prompts.path)) if isinstance(prompts, Dataset) else prompts,
         gpu=_with_absolute_gpu(plan.gpu, key, absolute),
-        fleet=replace(plan.fleet, listeners=absolute(plan.fleet.listeners)),
+        fleet=replace(
+            plan.fleet,
+            listeners=absolute(plan.fleet.listeners),
+            regions=[replace(region, token_file=absolute(region.token_file)) for region in plan.fleet.regions],
+        ),
         store=plan.store if "://" in (plan.store or "") else absolute(plan.store),
     )
 

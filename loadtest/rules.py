@@ -152,8 +152,15 @@ def _target(target: Target, workers: int) -> Iterator[str]:
 def _fleet(fleet: Fleet) -> Iterator[str]:
     yield from _repeated_names("regions", [region.name for region in fleet.regions])
     for i, region in enumerate(fleet.regions):
-        if not region.labels:
-            yield f"regions[{i}].labels is empty; name the labels of its nodes, as in {{ray.io/region: eu-west-1}}"
+        if not region.labels and not region.address:
+            yield (
+                f"regions[{i}].labels is empty; name the labels of its nodes, as in {{ray.io/region: eu-west-1}}, or the "
+                "address of a Ray cluster of its own, as in head.eu.example:6379"
+            )
+        if region.address and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[0-9]{1,5}", region.address):
+            yield f"regions[{i}].address is {region.address!r}; write host:port of the head, as in head.eu.example:6379"
+        if region.token_file is not None and not region.address:
+            yield f"regions[{i}].token_file is given, but no address; the token for RAY_ADDRESS is the user's own"
     if len(fleet.regions) > fleet.workers:
         yield f"workers is {fleet.workers}; it must be at least {len(fleet.regions)}, one for each of fleet.regions"
     for name, amount in fleet.resources.items():

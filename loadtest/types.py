@@ -158,10 +158,12 @@ class Slo(PlanStruct, frozen=True, kw_only=True):
 
 
 class Region(PlanStruct, frozen=True, kw_only=True):
-    """A vantage point: the nodes of a Ray cluster that have these labels."""
+    """A vantage point: a Ray cluster, or those of its nodes that have all these labels."""
 
     name: Name
-    labels: dict[str, str]
+    labels: dict[str, str] = {}
+    address: Text = ""  # of a cluster of its own; empty: the one at RAY_ADDRESS
+    token_file: Text | None = None  # that cluster's token, where it asks for one and it is not the user's own
 
 
 class Fleet(PlanStruct, frozen=True, kw_only=True):

@@ -34,6 +34,16 @@ def test_regions_take_turns() -> None:
     assert made.bundles == [{"CPU": 2}, {"CPU": 1}, {"CPU": 2}]
 
 
+def test_regions_of_one_address_are_one_cluster() -> None:
+    """A process holds each, since Ray has one connection a process."""
+    from cluster.regions import by_cluster
+
+    own = [Region(name=name, address=address) for name, address in (("a", "x:1"), ("b", "y:1"), ("c", "x:1"))]
+    assert by_cluster([*own, EU, US]) == [[0, 2], [1], [3, 4]]
+    assert by_cluster([EU, US]) == [[0, 1]]
+    assert by_cluster([]) == []
+
+
 def test_what_is_lacking_is_named() -> None:
     fleet = Fleet(cpus=2, regions=[EU, US], resources={"nic": 1})
     lacks = lacking(fleet, 3, [node(4, where="eu"), {"Alive": False, "Resources": {}, "Labels": {"where": "us"}}])

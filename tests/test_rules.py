@@ -317,3 +317,23 @@ def test_keys_of_sources_are_theirs_alone(tmp_path: Path) -> None:
     (tmp_path / "key").unlink()
     with pytest.raises(PlanError, match=r"gpu source n has no usable key: the file .*key is empty or not there"):
         plan.resolve_gpu_keys(read)
+
+
+def test_a_region_is_a_cluster_or_a_part_of_one() -> None:
+    def problems(region: str) -> list[str]:
+        return problems_of(filled(more=f"fleet: {{regions: [{{name: eu, {region}}}]}}"))
+
+    for good in (
+        "labels: {where: eu}",
+        "address: 'head.eu.example:6379'",
+        "address: '[2001:db8::1]:6379', token_file: t",
+    ):
+        assert problems(good) == []
+    [empty] = problems("labels: {}")
+    assert empty.startswith("fleet.regions[0].labels is empty; name the labels of its nodes")
+    for bad in ("head.eu.example", "ray://head:10001", "http://head:6379"):
+        assert problems(f"address: '{bad}'") == [
+            f"fleet.regions[0].address is '{bad}'; write host:port of the head, as in head.eu.example:6379"
+        ]
+    [alone] = problems("labels: {where: eu}, token_file: t")
+    assert alone.startswith("fleet.regions[0].token_file is given, but no address")

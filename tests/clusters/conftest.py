@@ -53,6 +53,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             del os.environ[name]
 
 
+@pytest.fixture
+def second_cluster(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:  # noqa: ARG001 the first one comes first
+    from ray.cluster_utils import Cluster
+
+    for name in ("RAY_gcs_storage", "RAY_gcs_storage_path"):
+        monkeypatch.delenv(name)
+    made = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **NODE})
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
 class Run:
     """`loadtest run` in a process of its own."""
 
@@ -63,7 +76,7 @@ class Run:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_gcs")}
         self.process = subprocess.Popen(
             command,
-            env={**environment, "RAY_ADDRESS": address},
+            env={**environment, **({"RAY_ADDRESS": address} if address else {})},
             cwd=plan.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

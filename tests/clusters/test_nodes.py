@@ -69,6 +69,88 @@ def test_regions(cluster: Any, start_run: Callable[..., Any], write_plan: Callab
     assert 0 < summary["generator"]["clock_offset_ms"] < 100
 
 
+def own(cluster: Any, second: Any) -> str:
+    """Two regions, each on a cluster of its own, and one more in the first."""
+    first = f"address: '{cluster.address}'"
+    return (
+        f"regions: [{{name: eu, {first}, labels: {{where: eu}}}}, {{name: us, address: '{second.address}'}}, "
+        f"{{name: elsewhere, {first}, labels: {{where: us}}}}]"
+    )
+
+
+def test_regions_on_clusters_of_their_own(
+    cluster: Any,
+    second_cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+) -> None:
+    run = start_run(write_plan(simulator, 4, own(cluster, second_cluster), "requests: 120"), "")
+    assert run.wait(120) == 0, run.text
+    summary = run.summary()
+    assert whole(summary)
+    seen = {each["vantage"]: each["requests"] for each in summary["vantages"]}
+    assert seen == {"eu": 60, "us": 30, "elsewhere": 30}, "workers 0 and 3, 1, 2"
+    assert 0 < summary["generator"]["clock_offset_ms"] < 100
+    assert {f"worker-{worker}.frames" for worker in range(4)} == {path.name for path in run.out.glob("*.frames")}
+    assert not list(run.out.glob("cluster-*.log")), "nobody had anything to complain about"
+
+
+def test_a_region_that_is_lost_ends_the_run(
+    cluster: Any,
+    second_cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+) -> None:
+    run = start_run(write_plan(simulator, 4, own(cluster, second_cluster)), "")
+    run.wait_for(" running a: ")
+    killed = time.time()
+    second_cluster.remove_node(second_cluster.head_node, allow_graceful=False)
+    assert run.wait(60) == 3, run.text
+    summary = run.summary()
+    ended_s = datetime.fromisoformat(summary["ended_at"]).timestamp() - killed
+    print(
+        f"ended {ended_s:.1f} s after the region's loss, reported after {time.time() - killed:.1f} s: {summary['integrity']}"
+    )
+    assert ended_s < 15
+    assert adds_up(summary)
+    assert summary["generator"]["workers_lost"] == 1
+    assert "worker 1 on node " in summary["validity"]["reasons"][0]
+
+
+def test_a_process_that_holds_a_cluster_may_die(
+    cluster: Any,
+    second_cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+) -> None:
+    """Its cluster's workers end, as a dead driver's do."""
+    run = start_run(write_plan(simulator, 4, own(cluster, second_cluster)), "")
+    run.wait_for(" running a: ")
+    assert len([*workers_of(cluster), *workers_of(second_cluster)]) == 4
+    holders = [pid for pid in below(run.process.pid) if "cluster.regions" in command(pid)]
+    assert len(holders) == 2
+    os.kill(min(holders), signal.SIGKILL)
+    assert run.wait(60) == 3, run.text
+    summary = run.summary()
+    assert adds_up(summary)
+    assert summary["generator"]["workers_lost"] == 3
+    assert "worker 0 in eu, elsewhere at " in summary["validity"]["reasons"][0]
+    wait_until(lambda: not [*workers_of(cluster), *workers_of(second_cluster)], 15)
+
+
+def test_a_region_without_its_cluster_is_named(
+    cluster: Any, start_run: Callable[..., Any], write_plan: Callable[..., Path], simulator: str
+) -> None:
+    regions = f"regions: [{{name: eu, address: '{cluster.address}'}}, {{name: us, address: '127.0.0.1:1'}}]"
+    run = start_run(write_plan(simulator, 2, regions), "")
+    assert run.wait(60) == 2
+    assert "us at 127.0.0.1:1: no Ray at 127.0.0.1:1" in run.text
+    assert "correct the address of the region" in run.text
+
+
 class ActorsOf:
     """Classes for a process that cannot import what is defined here."""
 

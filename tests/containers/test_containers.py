@@ -7,11 +7,12 @@ dcgm-exporter cannot be had.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,10 @@ for path in ("traces", "metrics", "logs"):
 class Stack:
     """The services that are up, and the store asked as a user would."""
 
-    def __init__(self, network: Network, secrets: Path, running: ExitStack) -> None:
+    def __init__(self, network: Network, secrets: Path, plans: Path, running: ExitStack) -> None:
         self.network = network
         self.secrets = secrets
+        self.plans = plans
         self.up: dict[str, Container] = {}
         self._running = running
 
@@ -54,6 +56,32 @@ class Stack:
         name = more.get("at") or service
         self.up[name] = self._running.enter_context(started(self.network, service, self.secrets, **more))
         return self.up[name]
+
+    def submit(self, name: str, entrypoint: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        return self.job("submit", "--submission-id", name, *options, "--", *entrypoint.split())
+
+    def job(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """As KubeRay's submitter does: by HTTP, from another pod, with the token in its environment."""
+        verb, *rest = arguments
+        token = (self.secrets / "auth_token").read_text()
+        return self.up["simulator"].run(
+            ["ray", "job", verb, "--address", "http://ray-head:8265", *rest],
+            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, within_s=200,
+        )  # fmt: skip
+
+    def processes(self) -> list[str]:
+        """Of runs, on all nodes."""
+        commands = []
+        for name in ("ray-head", "ray-worker"):
+            pids = subprocess.run(
+                ["ip", "netns", "pids", self.network.namespace(name)], capture_output=True, text=True, check=True
+            ).stdout.split()
+            for pid in pids:
+                with suppress(OSError):
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if any(word in command for word in ("loadtest run", "loadtest.worker", "HostActor")):
+                        commands.append(command)
+        return commands
 
     def query(self, sql: str) -> list[dict[str, Any]]:
         done = self.up["ray-head"].run(["loadtest", "store", "query", sql])
@@ -73,7 +101,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     os.chown(directory / "results", 10001, 0)
     (directory / "plan/plan.yaml").write_text((ROOT / "deploy/plans/simulator.yaml").read_text().replace("30", "5"))
     with Network(names, directory) as network, ExitStack() as running:
-        stack = Stack(network, secrets, running)
+        stack = Stack(network, secrets, directory / "plan", running)
         stand_in = [f"{IMAGE}/bin/python", f"{ROOT}/tests/containers/store.py", "/var/lib/clickhouse/data", "/made"]
         stack.start("clickhouse", command=stand_in, binds=[f"{secrets}:/made"])
         until(stack.up["clickhouse"].healthy, 60, "the store is healthy")
@@ -143,28 +171,78 @@ def rendered() -> dict[str, Any]:
 
 def test_the_charts_entry_point_is_submitted_as_kuberay_does_and_runs_once(stack: Stack):
     spec = rendered()
-    token = (stack.secrets / "auth_token").read_text()
     head = stack.up["ray-head"]
-    entrypoint = spec["entrypoint"].replace("'--workers' '4'", "'--workers' '1'")
-
-    def submit(submission: str) -> "subprocess.CompletedProcess[str]":
-        # what KubeRay's submitter does: by HTTP, from another pod, with the token in its environment
-        address = ["--address", "http://ray-head:8265"]
-        return stack.up["simulator"].run(
-            ["bash", "-c", f"ray job submit {' '.join(address)} --submission-id {submission} -- {entrypoint}"],
-            RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, within_s=200,
-        )  # fmt: skip
-
-    first = submit(spec["jobId"])
+    entrypoint = " ".join(shlex.split(spec["entrypoint"].replace("'--workers' '4'", "'--workers' '1'")))
+    first = stack.submit(spec["jobId"], entrypoint)
     run_id = spec["jobId"]
     (row,) = stack.query(f"SELECT count() AS n FROM requests WHERE run = '{run_id}' AND NOT warmup")
     assert row["n"] > 50, first.stdout + first.stderr
-    again = submit("the-same-by-mistake")
+    again = stack.submit("the-same-by-mistake", entrypoint)
     assert again.returncode != 0
     assert "a run id runs once" in again.stdout + again.stderr
     (after,) = stack.query(f"SELECT count() AS n FROM requests WHERE run = '{run_id}' AND NOT warmup")
     assert after == row
     assert head.run(["ls", f"/results/{run_id}/report.html"]).returncode == 0
+
+
+JOB = """
+name: job
+targets: [{{name: a, url: "http://simulator:8000/v1", dialect: openai-chat, model: sim-8b}}]
+prompts: {{kind: synthetic, input_tokens: 20, output_tokens: 5}}
+stages: [{{name: s, arrivals: {{kind: constant, rate: 20}}, {until}, drain_s: 10}}]
+slos: [{{metric: ttft_ms, stat: p50, limit: {limit}}}]
+fleet: {{cpus: 0.5}}
+validity: {{schedule_lag: {lag}, shortfall: 0.5, uncertainty: 5000, start_spread: 5000, stolen: 1, worker_cpu: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "until_when", "limit", "lag", "status", "words"),
+    [
+        ("met", "requests: 60", 60_000, 5000, "SUCCEEDED", "SLO"),
+        ("breached", "requests: 60", 0.001, 5000, "FAILED", "failed with exit code 1,"),
+        ("invalid", "requests: 60", 60_000, 0.0000001, "FAILED", "failed with exit code 3,"),
+        ("wrong", "request: 60", 60_000, 5000, "FAILED", "failed with exit code 2,"),
+    ],
+)
+def test_a_job_ends_as_its_run_does(
+    stack: Stack, name: str, until_when: str, limit: float, lag: float, status: str, words: str
+):
+    (stack.plans / f"{name}.yaml").write_text(JOB.format(until=until_when, limit=limit, lag=lag))
+    done = stack.submit(name, f"loadtest run /plan/{name}.yaml --on ray --run-id {name} --out /results/{name}")
+    assert (done.returncode == 0) == (status == "SUCCEEDED"), done.stdout + done.stderr
+    told = stack.job("status", name)
+    assert status in told.stdout + told.stderr
+    logs = stack.job("logs", name).stdout
+    assert words in done.stdout + done.stderr + logs, logs
+    if name == "wrong":
+        assert "request" in logs
+    else:
+        assert "report.html" in logs
+    until(lambda: not stack.processes(), 15, f"nothing of {name} runs on any node")
+
+
+@pytest.mark.parametrize(("name", "wait_s"), [("in-order", 60), ("at-once", 0)])
+def test_a_job_that_is_stopped_leaves_nothing(stack: Stack, name: str, wait_s: int):
+    (stack.plans / "long.yaml").write_text(JOB.format(until="duration_s: 300", limit=60_000, lag=5000))
+    environment = json.dumps({"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(wait_s)}})
+    entrypoint = f"loadtest run /plan/long.yaml --on ray --run-id {name} --out /results/{name}"
+    begun = stack.submit(name, entrypoint, "--no-wait", "--runtime-env-json", environment)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    rows = f"SELECT count() AS n FROM requests WHERE run = '{name}'"
+    until(lambda: stack.query(rows)[0]["n"] > 20, 90, "it sends")
+    assert len(stack.processes()) >= 3, "driver, actor and worker"
+    stopped = stack.job("stop", name)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+    until(lambda: not stack.processes(), 15, f"nothing of {name} runs on any node")
+    told = stack.job("status", name)
+    assert "stopped" in (told.stdout + told.stderr).lower()
+    summary = stack.up["ray-head"].run(["cat", f"/results/{name}/summary.json"])
+    assert (summary.returncode == 0) == (wait_s > 0), "a report takes longer than being killed"
+    if wait_s:
+        figures = json.loads(summary.stdout)
+        assert figures["interrupted"]
+        assert figures["integrity"]["sent"] == figures["integrity"]["stored"] > 20
 
 
 def test_the_charts_worker_joins_with_the_ports_that_its_network_policy_opens(stack: Stack):

@@ -1,0 +1,268 @@
+"""Regions on Ray clusters of their own: a process has one connection to Ray, so each cluster gets a process here, which holds
+the fleet there (fleet.py) and does what the driver says. To the driver they are one fleet.
+
+All of them are on the driver's machine, so there is one clock that the nodes of every cluster are compared with. A process
+that says nothing holds up nobody, as a host that says nothing doesn't; of one that is gone, all workers are lost.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing import connection
+from pathlib import Path
+from socket import socketpair
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cluster.actor import FETCHED_WITHIN_S
+from cluster.fleet import PATIENCE_S, RayFleet
+from loadtest.errors import RunFailed, UserError
+from loadtest.frames import Setup
+from loadtest.host import Status
+from loadtest.run import Fleet, Place, Say
+from loadtest.store import Address
+from loadtest.types import Region
+
+ANSWER_WITHIN_S = 3 * PATIENCE_S  # below the lease of the others' actors
+LOST_AFTER_S = 10.0
+END_WITHIN_S = 20.0
+
+
+class Work(Struct):
+    """The first that a cluster's process is told."""
+
+    setups: list[Setup]
+    address: Address
+    directory: Path
+    regions: list[Region]
+
+
+class Said(Struct):
+    words: str
+
+
+class Ready(Struct):
+    start_lead_s: float
+    poll_every_s: float
+
+
+class Failed(Struct):
+    words: str
+
+
+class Answer(Struct):
+    value: Any
+    lost: dict[int, str]
+
+
+def fleet_of(setups: list[Setup], address: Address, directory: Path, say: Say) -> Fleet:
+    """On as many Ray clusters as the plan's regions name."""
+    clusters = by_cluster(setups[0].plan.fleet.regions)
+    if len(clusters) > 1:
+        return Clusters(clusters, setups, address, directory, say)
+    return RayFleet(setups, address, directory, say)
+
+
+def by_cluster(regions: Sequence[Region]) -> list[list[int]]:
+    """Which regions, by their indices, are places of one cluster."""
+    found: dict[tuple[str, str | None], list[int]] = {}
+    for index, region in enumerate(regions):
+        found.setdefault((region.address, region.token_file), []).append(index)
+    return list(found.values())
+
+
+class Cluster:
+    """One cluster's process, as the driver sees it. Its answers come in the order of the questions."""
+
+    def __init__(self, number: int, work: Work) -> None:
+        self.workers = [setup.shard for setup in work.setups]
+        self.vantages = {setup.shard: work.regions[at % len(work.regions)].name for at, setup in enumerate(work.setups)}
+        where = work.regions[0].address or os.environ.get("RAY_ADDRESS", "")
+        self.name = f"{', '.join(region.name for region in work.regions)}{f' at {where}' if where else ''}"
+        self.ready: Ready | None = None
+        self.lost: dict[int, str] = {}
+        self.gone = False
+        self.log_path = work.directory / f"cluster-{number}.log"
+        self._unanswered: list[float] = []  # when it was asked, monotonic
+        ours, theirs = socketpair()
+        with ours, theirs, self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cluster.regions", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C is for the driver alone
+            )  # fmt: skip
+            self.connection = connection.Connection(ours.detach())
+        self.connection.send(work)
+
+    def ask(self, method: str, *args: Any) -> None:
+        if not self.gone:
+            try:
+                self.connection.send((method, args))
+                self._unanswered.append(time.monotonic())
+            except OSError:
+                self._lose("has ended")
+
+    def answer(self, by: float) -> Any:
+        """To the last question, if it comes `by` then; else None."""
+        value = None
+        while self._unanswered and not self.gone:
+            try:
+                if not self.connection.poll(max(0.0, by - time.monotonic())):
+                    if time.monotonic() - self._unanswered[0] > LOST_AFTER_S:
+                        self._lose(f"has not answered for {LOST_AFTER_S:g} s")
+                    return None
+                told = self.connection.recv()
+            except (EOFError, OSError):
+                self._lose("has ended")
+                return None
+            if isinstance(told, Answer):
+                del self._unanswered[0]
+                value = told.value
+                self.lost |= told.lost
+        return value
+
+    def hear(self, say: Say) -> None:
+        """Something of its start. Raises RunFailed if there will be none."""
+        try:
+            match self.connection.recv():
+                case Said(words):
+                    say(f"{self.name}: {words}")
+                case Failed(words):
+                    raise RunFailed(f"{self.name}: {words}")
+                case Ready() as ready:
+                    self.ready = ready
+        except (EOFError, OSError):
+            raise RunFailed(f"{self.name}: the process that holds the cluster has ended; see {self.log_path}") from None
+
+    def owes(self) -> bool:
+        return bool(self._unanswered)
+
+    def _lose(self, how: str) -> None:
+        self.gone = True
+        for worker in self.workers:
+            self.lost.setdefault(worker, f"worker {worker} in {self.name}: the process that holds the cluster {how}")
+        self._process.kill()
+
+    def end(self) -> None:
+        """It closes its fleet when nobody speaks to it any more."""
+        self.connection.close()
+
+    def await_end(self, by: float) -> None:
+        try:
+            self._process.wait(max(0.0, by - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if not self.log_path.stat().st_size:
+            self.log_path.unlink()
+
+
+class Clusters:
+    """The fleets of several clusters as one."""
+
+    def __init__(
+        self, clusters: list[list[int]], setups: list[Setup], address: Address, directory: Path, say: Say
+    ) -> None:
+        regions = setups[0].plan.fleet.regions
+        self.workers = len(setups)
+        self._statuses = {setup.shard: Status(worker=setup.shard, state="starting") for setup in setups}
+        self._clusters: list[Cluster] = []
+        try:
+            for number, its in enumerate(clusters):
+                mine = [setup for setup in setups if setup.shard % len(regions) in its]
+                work = Work(mine, address, directory, [regions[index] for index in its])
+                self._clusters.append(Cluster(number, work))
+            self._start(say)
+        except BaseException:
+            self.close()
+            raise
+        ready = [cluster.ready for cluster in self._clusters if cluster.ready]
+        self.start_lead_s = max(each.start_lead_s for each in ready)
+        self.poll_every_s = max(each.poll_every_s for each in ready)
+
+    @property
+    def lost(self) -> Mapping[int, str]:
+        return {worker: how for cluster in self._clusters for worker, how in cluster.lost.items()}
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        if method == "poll":
+            return self._poll()
+        answers: dict[int, Any] = {}
+        for cluster, told in self._ask("call", method, *args).items():
+            answers |= zip(cluster.workers, told or [None] * len(cluster.workers), strict=True)
+        return [answers.get(worker) for worker in range(self.workers)]
+
+    def places(self) -> list[Place]:
+        found: dict[int, Place] = {}
+        for cluster, told in self._ask("places").items():
+            unknown = [Place("unknown", cluster.vantages[worker]) for worker in cluster.workers]
+            found |= zip(cluster.workers, told or unknown, strict=True)
+        return [found[worker] for worker in range(self.workers)]
+
+    def fetch_frames(self) -> None:
+        self._ask("fetch_frames", within_s=FETCHED_WITHIN_S)
+
+    def close(self) -> None:
+        for cluster in self._clusters:
+            cluster.end()
+        deadline = time.monotonic() + END_WITHIN_S
+        for cluster in self._clusters:
+            cluster.await_end(deadline)
+
+    def _start(self, say: Say) -> None:
+        while waiting := {cluster.connection: cluster for cluster in self._clusters if cluster.ready is None}:
+            for one in connection.wait(list(waiting)):
+                waiting[one].hear(say)  # type: ignore[index]
+
+    def _poll(self) -> list[Status | None]:
+        """The newest status of each worker; where a cluster's process was silent the last one, without its samples."""
+        self._statuses = {worker: replace(status, samples=[]) for worker, status in self._statuses.items()}
+        for told in self._ask("call", "poll").values():
+            if told is not None:
+                self._statuses |= {status.worker: status for status in told if status is not None}
+        lost = self.lost
+        return [None if worker in lost else self._statuses[worker] for worker in range(self.workers)]
+
+    def _ask(self, method: str, *args: Any, within_s: float = ANSWER_WITHIN_S) -> dict[Cluster, Any]:
+        """Of all at once. None of one that has not answered yet: a poll is not repeated then, all else waits its turn."""
+        for cluster in self._clusters:
+            if not (args == ("poll",) and cluster.owes()):
+                cluster.ask(method, *args)
+        deadline = time.monotonic() + within_s
+        return {cluster: cluster.answer(deadline) for cluster in self._clusters}
+
+
+def main(fd: int) -> None:
+    """The process of one cluster: until the driver closes its end, or has ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `ray job stop` sends it to the driver's children too
+    with connection.Connection(fd) as driver, suppress(EOFError, ConnectionError):
+        work: Work = driver.recv()
+
+        def say(words: str) -> None:
+            driver.send(Said(words))
+
+        try:
+            fleet = RayFleet(work.setups, work.address, work.directory, say, regions=work.regions)
+        except UserError as e:
+            driver.send(Failed(str(e)))
+            return
+        try:
+            driver.send(Ready(fleet.start_lead_s, fleet.poll_every_s))
+            while True:
+                method, args = driver.recv()
+                value = getattr(fleet, method)(*args)
+                driver.send(Answer(value, dict(fleet.lost)))
+        finally:
+            fleet.close()
+
+
+if __name__ == "__main__":
+    from cluster import regions  # what is sent is of the module that the driver has, not of __main__
+
+    regions.main(int(sys.argv[1]))
