@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,12 +49,24 @@ def connect(fleet: Fleet, workers: int) -> None:
         options["_memory"] = needed.pop("memory", None)
         options["resources"] = needed
     try:
-        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        with _own_sigterm():
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, ValueError, RuntimeError) as e:
         raise RunFailed(
             f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), or correct {_named_in(fleet)}; "
             "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token, token_file of a region)?"
         ) from e
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray sets a handler of its own, which exits: a run that is told to end would have no report."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _outlive_the_head() -> None:

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.processes import command, parent, pids, wait_until
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
 PLAN = """
@@ -111,24 +112,10 @@ def test_a_killed_driver_is_not_waited_for(terminal: Terminal) -> None:
         os.kill(driver, signal.SIGKILL)
         assert "ended without a word" in attached.stderr.read()
         assert attached.wait(30) == 2
-    deadline = time.monotonic() + 15
-    while any("loadtest.worker" in command(pid) for pid in workers):
-        assert time.monotonic() < deadline, "workers end with their driver"
-        time.sleep(0.1)
+    wait_until(lambda: not any("loadtest.worker" in command(pid) for pid in workers), 15)
     status, said = terminal("status", run)
     assert status == 2
     assert f"no run {run} goes on on this machine" in said
-
-
-def pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def run_of(pid: int) -> str:
@@ -137,10 +124,3 @@ def run_of(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/cwd") if "loadtest run" in command(pid) else ""
     except OSError:
         return ""
-
-
-def parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except (OSError, IndexError):
-        return 0

@@ -2,16 +2,15 @@
 
 import json
 import os
-import re
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import made_tokenizers as made
 import pytest
+
+from tests.processes import command, is_open, pids, wait_until
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -57,28 +56,12 @@ def run(plan: Path, *options: str, **environment: str) -> tuple[dict[str, object
     return json.loads(summary.read_text()) if summary.exists() else {}, done
 
 
-def pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
 def environment_of(pid: int) -> str:
     """What a process was started with: empty once it has ended."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
     except OSError:
         return ""
-
-
-def processes(pattern: str) -> list[str]:
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if re.search(pattern, command):
-            found.append(command)
-    return found
 
 
 @pytest.fixture
@@ -89,21 +72,11 @@ def cluster() -> Iterator[str]:
     start = [RAY, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"]
     with subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
         try:
-            await_port(port)
+            wait_until(lambda: is_open(port), 60)
             yield f"127.0.0.1:{port}"
         finally:
             head.terminate()  # `ray stop` would end every Ray of this machine
             head.wait(30)
-
-
-def await_port(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
 
 
 @pytest.mark.timeout(240)
@@ -134,7 +107,7 @@ def test_cluster_that_others_started_is_left_running(plan: Path, cluster: str) -
         "frames came from the actors' nodes"
     )
     assert not list(Path("/tmp").glob(f"loadtest-{summary['run']}-*")), "nothing stays on a node"
-    assert processes(r"gcs_server"), "it was not ours to stop"
+    assert any("gcs_server" in command(pid) for pid in pids()), "it was not ours to stop"
     _, done = run(plan, "--on", "ray", "--workers", "3", RAY_ADDRESS="127.0.0.1:1")
     assert done.returncode == 2
     assert "no Ray at 127.0.0.1:1" in done.stderr

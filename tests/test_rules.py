@@ -267,7 +267,7 @@ def test_goodput(goodput: str, problem: str) -> None:
 def test_validity(validity: str, problem: str) -> None:
     assert problems_of(filled(more=f"validity: {validity}")) == [problem]
     (unknown,) = problems_of(filled(more="validity: {x: 1}"))
-    assert unknown.startswith("validity.x is no rule; it must be one of worker_lost, ")
+    assert unknown.startswith("validity.x is no rule; it must be one of refused, worker_lost, ")
     assert plan.parse(filled(more="validity: {schedule_lag: 100}"), "/").validity == {"schedule_lag": 100}
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import wait_until, workers_of
+
+from tests.processes import wait_until, workers_of
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
 NODE = {"object_store_memory": 80 << 20, "num_cpus": 1}

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from conftest import LOADTEST
 from networks import ADDRESSES, Link, is_possible
-from processes import alive, below, command, wait_until
+
+from tests.processes import alive, below, command, is_open, wait_until
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -147,11 +148,6 @@ def plan(tmp_path: Path) -> Callable[[str, str], Path]:
     return write
 
 
-def is_open(port: int) -> bool:
-    with socket.socket() as way:
-        return not way.connect_ex(("127.0.0.1", port))
-
-
 def near_run(plan: Path) -> dict[str, Any]:
     """The same on loopback, without Ray."""
     with socket.socket() as free:
@@ -189,6 +185,30 @@ def test_nothing_changes_but_for_the_delay(far_run: Callable[[Path], Any], plan:
         assert ROUND_TRIP_MS - 5 < of_far[name]["p50"] - of_near[name]["p50"] < ROUND_TRIP_MS + 50
     assert abs(of_far["itl_ms"]["p50"] - of_near["itl_ms"]["p50"]) < 5
     assert ROUND_TRIP_MS / 2 <= far["generator"]["clock_offset_ms"] < 100, "one clock, known to half a round trip"
+
+
+def test_a_region_here_and_one_there_on_clusters_of_their_own(
+    hosts: Hosts, far_run: Callable[[Path], Any], plan: Callable[[str, str], Path]
+) -> None:
+    """The driver's host is a node of both."""
+    head = ("--head", f"--node-ip-address={HERE}", "--port=6390", "--num-cpus=1", "--include-dashboard=false")
+    near_head = hosts.start(0, RAY, "start", "--block", "--object-store-memory=80000000", *head)
+    hosts.await_port(0, HERE, 6390)
+    path = plan(f"http://{HERE}:8000", "requests: 150")
+    near, far = f"{{name: near, address: '{HERE}:6390'}}", f"{{name: far, address: '{HERE}:6379'}}"
+    path.write_text(path.read_text().replace("cpus: 0.5", f"cpus: 0.5, regions: [{near}, {far}]"))
+    run = far_run(path)
+    assert run.wait(120) == 0, run.text
+    summary = run.summary()
+    assert summary["integrity"]["scheduled"] == summary["integrity"]["stored"] == 150
+    seen = {each["vantage"]: each for each in summary["vantages"]}
+    assert {name: each["requests"] for name, each in seen.items()} == {"near": 75, "far": 75}
+    ttft_ms = {name: each["ttft_ms"]["p50"] for name, each in seen.items()}
+    print(f"TTFT p50 by vantage: {ttft_ms}, clocks within {summary['generator']['clock_offset_ms']} ms")
+    assert ROUND_TRIP_MS - 5 < ttft_ms["far"] - ttft_ms["near"] < ROUND_TRIP_MS + 50
+    assert ROUND_TRIP_MS / 2 <= summary["generator"]["clock_offset_ms"] < 100
+    near_head.terminate()
+    near_head.wait(30)
 
 
 def test_a_host_that_is_cut_off(hosts: Hosts, far_run: Callable[[Path], Any], plan: Callable[[str, str], Path]) -> None:

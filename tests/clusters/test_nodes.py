@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from conftest import LOADTEST, NODE, PLAN
-from processes import alive, below, command, of_node, wait_until, workers_of
 
 from loadtest import plan as plans
 from loadtest.account import account
@@ -23,6 +22,7 @@ from loadtest.frames import Setup
 from loadtest.run import Snapshot
 from loadtest.store import Store
 from loadtest.validity import Facts, validity
+from tests.processes import alive, below, command, of_node, wait_until, workers_of
 
 pytestmark = pytest.mark.timeout(240)
 REGIONS = "regions: [{name: eu, labels: {where: eu}}, {name: us, labels: {where: us}}]"
@@ -328,28 +328,97 @@ def test_a_killed_driver_leaves_nothing(
     print(f"nothing left after {took_s:.1f} s")
 
 
+def test_sigterm_ends_a_run_in_order(
+    cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+    wait_for_requests: Callable[[int], float],
+) -> None:
+    """As `ray job stop` and Kubernetes send it; Ray's own handler would exit without a report."""
+    run = start_run(write_plan(simulator, 2), cluster.address)
+    run.wait_for_load(cluster, 2)
+    wait_for_requests(60)
+    run.process.terminate()
+    assert run.wait(60) == 130, run.text
+    assert whole(run.summary()), run.summary()["integrity"]
+    assert run.summary()["interrupted"]
+
+
+class Terminal:
+    """Commands without their run's terminal."""
+
+    def __init__(self, cluster: Any, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_gcs")}
+        self.environment["RAY_ADDRESS"] = cluster.address
+
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [LOADTEST, *arguments], env=self.environment, cwd=self.directory, capture_output=True, text=True, timeout=120
+        )  # fmt: skip
+
+    def attach(self, run: str) -> str:
+        """What it shows first; then Ctrl-C, which leaves the run alone."""
+        with subprocess.Popen(
+            [LOADTEST, "attach", run], env=self.environment, cwd=self.directory,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        ) as attached:  # fmt: skip
+            assert attached.stderr
+            line = attached.stderr.readline()
+            attached.send_signal(signal.SIGINT)
+            attached.stderr.read()
+            assert attached.wait(30) == 130
+            return line
+
+    def stop(self, run: str) -> dict[str, Any]:
+        stopped = self("stop", run)
+        assert stopped.returncode == 130, stopped.stdout + stopped.stderr
+        found: dict[str, Any] = json.loads((self.directory / "out" / "summary.json").read_text())
+        return found
+
+
 def test_a_detached_run_is_stopped_from_elsewhere(
     cluster: Any, write_plan: Callable[..., Path], simulator: str, tmp_path: Path
 ) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_gcs")}
-
-    def loadtest(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [LOADTEST, *arguments], env={**environment, "RAY_ADDRESS": cluster.address}, cwd=tmp_path,
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-
+    loadtest = Terminal(cluster, tmp_path)
     plan = write_plan(simulator, 4)
     started = loadtest("run", str(plan), "--on", "ray", "--detach", "--store", "store", "--out", "out")
     assert started.returncode == 0, started.stderr
     run = started.stdout.split()[1]
     assert len(workers_of(cluster)) == 4
     assert " running a: " in loadtest("status", run).stdout
-    stopped = loadtest("stop", run)
-    assert stopped.returncode == 130, stopped.stdout + stopped.stderr
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = loadtest.stop(run)
     assert whole(summary)
     assert summary["interrupted"]
+
+
+LOCUSTFILE = """
+from locust import constant, task
+from loadtest import InferenceUser
+class Chat(InferenceUser):
+    model, wait_time = "m", constant(0.05)
+    @task
+    def ask(self): self.client.chat("What is a locust?", max_tokens=3)
+"""
+
+
+def test_a_detached_locustfile_is_stopped_from_elsewhere(cluster: Any, simulator: str, tmp_path: Path) -> None:
+    loadtest = Terminal(cluster, tmp_path)
+    (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
+    started = loadtest(
+        "run", "--locustfile", "locustfile.py", "--users", "6", "--spawn-rate", "10", "--host", f"{simulator}/v1",
+        "--on", "ray", "--workers", "2", "--detach", "--store", "store", "--out", "out",
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    run = started.stdout.split()[1]
+    assert len(workers_of(cluster)) == 2
+    wait_until(lambda: "chat m: " in loadtest("status", run).stdout, 30)
+    assert "users: " in loadtest.attach(run) or "chat m" in loadtest.attach(run)
+    summary = loadtest.stop(run)
+    assert whole(summary)
+    assert summary["interrupted"]
+    assert summary["targets"]["chat m"]["requests"] == summary["integrity"]["sent"]
 
 
 def test_a_node_that_dies_ends_the_run(

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil  # of Locust
 from msgspec import Struct, field
 
 LOADTEST = Path(sys.executable).with_name("loadtest")
@@ -175,7 +176,10 @@ def running(program: Path | None) -> Iterator[None]:
         [sys.executable, program], cwd=program.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        time.sleep(1)
+        deadline = time.monotonic() + 20
+        while not any(each.status == psutil.CONN_LISTEN for each in psutil.Process(process.pid).net_connections()):
+            assert time.monotonic() < deadline, f"{program} listens nowhere"
+            time.sleep(0.05)
         yield
     finally:
         process.kill()

@@ -1,6 +1,7 @@
-"""What runs on this machine, as far as tests of clusters ask."""
+"""What runs on this machine, as far as tests ask."""
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,12 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def is_open(port: int) -> bool:
+    """Whether anybody listens there on loopback."""
+    with socket.socket() as way:
+        return not way.connect_ex(("127.0.0.1", port))
 
 
 def wait_until(so: Callable[[], bool], within_s: float, every_s: float = 0.1) -> float:
