@@ -37,6 +37,7 @@ SO_TIMESTAMPNS = 35
 ANCILLARY_BYTES = 64
 NO_STAMP = bytes(16)
 TCP_INFO_BYTES = 160
+_TCP_INFO = struct.Struct("=68xI28xI24xQ16xI")
 CLOSE_WAIT = 8
 WAKE_UP_NS = 100_000
 SLEPT_NS = 100_000  # a poll that took longer, and not for want of a core, slept
@@ -84,8 +85,7 @@ def tcp_info(sock: _socket.socket) -> TcpInfo | None:
         return None
     if len(raw) < TCP_INFO_BYTES:
         return None
-    rtt_us, retransmits = struct.unpack_from("=68xI28xI", raw)
-    bytes_in, data_segments_in = struct.unpack_from("=Q16xI", raw, 128)
+    rtt_us, retransmits, bytes_in, data_segments_in = _TCP_INFO.unpack_from(raw)
     fin = raw[0] == CLOSE_WAIT  # the end of the connection counts as a byte
     return TcpInfo(rtt_us, retransmits, bytes_in - fin, data_segments_in)
 

@@ -55,6 +55,10 @@ LOOKS = 16
 ONE_EVENT_BEGINS = 12
 """A read of one event mostly says `data:` within this many bytes (the length of an HTTP chunk comes first) and not
 again: to look for a second one from the end is cheaper than to count them."""
+STILL_ALIVE_NS = 1_000_000
+"""A connection that was kept so lately is used again without a look at whether it is still open: a request that finds it
+closed all the same goes out again on another."""
+NO_READS: frozenset[int] = frozenset()
 READABLE, WRITABLE = 1, 2
 OURS = (errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM)
 """What the system says when this machine has no descriptors, ports or memory left."""
@@ -172,10 +176,10 @@ class Answer:
         self.times = array("q")
         self.controls = bytearray()
         self.ends: list[int] = []
-        self.stamps: list[int] = []  # of the same reads, once it is over: the kernel's, or the time of the read
+        self.stamps: Sequence[int] = ()  # of the same reads, once it is over: the kernel's, or the time of the read
         self.first_possible_ns: dict[int, int] = {}  # read -> its first byte came no earlier; 0: it came with the last
-        self.unstamped: set[int] = set()
-        self.partial: set[int] = set()  # reads that filled the buffer and may have left something behind
+        self.unstamped = NO_READS
+        self.partial = NO_READS  # those that filled the buffer and may have left something behind
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}  # names in lower case; of several with one name, the last
         self.error: tuple[ErrorWord, str] | None = None
@@ -279,11 +283,11 @@ class Answer:
             self.pieces.clear()
             self.ends = [0] * len(self.ends)
             self.reusable = False
-        self.stamps = stamps.unpack(self.controls)
-        if not all(self.stamps):
-            self.unstamped = {read for read, stamp_ns in enumerate(self.stamps) if not stamp_ns}
+        self.stamps = found = stamps.unpack(self.controls)
+        if not all(found):
+            self.unstamped = frozenset(read for read, stamp_ns in enumerate(found) if not stamp_ns)
             for read in self.unstamped:
-                self.stamps[read] = self.times[read]
+                found[read] = self.times[read]
         if self.error is not None or not self.settled:
             self.done_ns = now_ns
         elif not self.done_ns:
@@ -336,7 +340,7 @@ class Answer:
         unstamped = self.unstamped.intersection(bearing)
         doubtful = unstamped.union(bearing.intersection(self.first_possible_ns))
         if len(bearing) < len(reads):
-            doubtful.update(compress(reads, map(eq, reads, islice(reads, 1, None))))
+            doubtful = doubtful.union(compress(reads, map(eq, reads, islice(reads, 1, None))))
         uncertainty_ns = max(map(self._uncertainty_ns, doubtful), default=0)
         return "user" if unstamped else "kernel", max(0, max(lags_ns, default=0)), uncertainty_ns
 
@@ -360,7 +364,7 @@ class Connection:
 
     __slots__ = (
         "_bytes_before", "_into", "_listens", "_lookout", "_retransmits", "_segments", "_view", "answer", "buffer",
-        "bytes_read", "closed", "reads", "remote_address", "sock", "wake",
+        "bytes_read", "closed", "kept_ns", "reads", "remote_address", "sock", "wake",
     )  # fmt: skip
 
     def __init__(self, sock: _socket.socket, remote_address: str, buffer: bytearray, lookout: Lookout) -> None:
@@ -369,6 +373,7 @@ class Connection:
         self.answer: Answer | None = None
         self.wake: Callable[[], None] = _nobody
         self.closed = False
+        self.kept_ns = 0  # when it was last put aside
         self.reads = 0
         self.bytes_read = 0
         self.buffer = buffer  # one for all connections: nothing stays in it
@@ -423,7 +428,7 @@ class Connection:
         try:
             if size == READ_BYTES:
                 self.reads -= 1  # it may have ended within a segment
-                answer.partial.add(len(answer.times) - 1)
+                answer.partial |= {len(answer.times) - 1}
                 if self.is_too_large(answer):
                     self.wake()
                     return
@@ -468,7 +473,7 @@ class Connection:
 
     def send(self, request: bytes, answer: Answer, flight: Flight) -> None:
         """Write all of it, or as much as the server wants to hear before it answers."""
-        data = memoryview(self.sealed(request))
+        data = self.sealed(request)
         answer.sent_ns = time_ns()
         sent = self._send_some(data, answer)
         if sent < len(data) and not answer.settled:
@@ -477,7 +482,7 @@ class Connection:
             try:
                 while sent < len(data) and not answer.settled:
                     flight.sleep()
-                    sent += self._send_some(data[sent:], answer)
+                    sent += self._send_some(memoryview(data)[sent:], answer)
             finally:
                 watcher.stop()
                 watcher.close()
@@ -486,7 +491,7 @@ class Connection:
             if not answer.times:  # it hung up, and has not said why
                 answer.unwritten(sent, len(data))
 
-    def _send_some(self, data: memoryview, answer: Answer) -> int:
+    def _send_some(self, data: bytes | memoryview, answer: Answer) -> int:
         if answer.settled:
             return 0
         try:
@@ -512,7 +517,7 @@ class Connection:
 
     def alive(self) -> bool:
         """Before it is used again: whether the server has not closed it meanwhile."""
-        if not self.closed:
+        if not self.closed and time_ns() - self.kept_ns > STILL_ALIVE_NS:
             self.on_idle_readable()
         return not self.closed
 
@@ -822,6 +827,7 @@ class Wire:
                     connection.close()
                 else:
                     connection.answer = None
+                    connection.kept_ns = answer.times[-1]
                     if conversation is not None:
                         endpoint.held[conversation] = connection
                     else:
@@ -1041,7 +1047,9 @@ def _nobody() -> None:
 
 def decoded_pieces(answer: Answer) -> Sequence[bytes]:
     """The body's pieces without their content coding; raises Broken ("malformed") where it does not fit."""
+    if b"content-encoding" not in answer.headers:
+        return answer.pieces
     try:
-        return codings.decoded(answer.pieces, answer.headers.get(b"content-encoding", b"").decode("latin-1"))
+        return codings.decoded(answer.pieces, answer.headers[b"content-encoding"].decode("latin-1"))
     except ValueError as e:
         raise Broken("malformed", str(e)) from e

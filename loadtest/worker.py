@@ -45,6 +45,8 @@ from loadtest.schedule import Schedule
 from loadtest.types import Result
 
 DESCRIPTORS_IN_RESERVE = 64
+YOUNG_OBJECTS = 10_000
+"""So many between two collections: a request makes hardly a cycle, and what is in flight is not garbage."""
 
 
 class StageRun:
@@ -414,6 +416,7 @@ def commands(fd: int) -> Iterator[Command]:
 
 
 def main() -> None:
+    gevent.config.track_greenlet_tree = False  # who spawned whom: a stack of frames kept for each request
     parser = argparse.ArgumentParser(description="A worker of a load test. Started by its host, not by people.")
     parser.add_argument("frames_fd", type=int)
     outbox = Outbox(parser.parse_args().frames_fd)
@@ -438,6 +441,7 @@ def main() -> None:
         raise
     gc.collect()
     gc.freeze()  # what was imported lives for ever: let no collection walk it during the run
+    gc.set_threshold(YOUNG_OBJECTS)
     outbox.put(Ready(os.getpid(), limit))
     outbox.flush()
     for command in inbox:
