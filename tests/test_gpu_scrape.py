@@ -18,7 +18,7 @@ from loadtest.cli import app
 from loadtest.errors import PlanError
 from loadtest.gpu.names import SAMPLED
 from loadtest.gpu.nvml import NoNvml, Nvml
-from loadtest.gpu.scrape import Scrape, Source
+from loadtest.gpu.scrape import Aside, Scrape, Source
 from loadtest.gpu.scraper import MOST_WAITING, Scraper, Writer
 from loadtest.gpu.watch import sources, table
 from loadtest.simulator import Profile, Tls, start
@@ -211,6 +211,49 @@ def test_nvml_is_asked_in_the_call_and_not_by_whoever_goes_through_its_answer() 
         nvml.read()
 
 
+def test_a_call_that_hangs_is_not_made_again_and_nothing_waits_for_it(simulator: str) -> None:
+    """As a GPU that has fallen off its bus: NVML does not come back."""
+    calls: list[int] = []
+    held = threading.Event()
+
+    def hangs() -> list[Any]:
+        calls.append(1)
+        held.wait(60)
+        return []
+
+    steps: list[int] = []
+    gpu = Gpu(sources=[source(simulator)], every_s=0.1)
+    scraper = Scraper(gpu, {}, {"loadtest.run": "r"}, None, lambda: steps.append(1))
+    scraper._sources[0]._nvml = Aside(hangs)  # no driver here hangs on demand
+    try:
+        with scraper:
+            until(lambda: len(steps) >= 4)
+            ended = time.monotonic()
+        assert time.monotonic() - ended < 30, "the end waited for the call"
+    finally:
+        held.set()
+    assert calls == [1]
+    tally = scraper.tally["s"]
+    assert tally.failed == tally.scrapes >= 4
+    assert tally.last_failure.startswith(("timeout, NVML has not come back from the call of", "late, "))
+
+
+def test_what_a_call_aside_raises_is_raised_where_it_is_awaited() -> None:
+    def fails() -> None:
+        raise NoNvml("gone")
+
+    aside = Aside(fails)
+    for _ in range(2):
+        answer = aside.ask()
+        assert answer is not None
+        with pytest.raises(NoNvml, match="gone"):
+            answer.result(20)
+    aside.end()
+    assert aside._thread
+    aside._thread.join(20)
+    assert not aside._thread.is_alive()
+
+
 # All of them, into the store
 
 
@@ -295,6 +338,17 @@ def test_what_the_store_does_not_take_is_counted(simulator: str) -> None:
     writer.write()
     writer.close()
     assert writer.given_up == MOST_WAITING + 5
+
+
+def test_a_fault_in_writing_is_said(store: Store, simulator: str) -> None:
+    steps: list[int] = []
+    gpu = Gpu(sources=[source(f"{simulator}/gpu/metrics")], every_s=0.1)
+    with Scraper(gpu, {}, {"loadtest.run": "writing"}, store.address, lambda: steps.append(1)) as scraper:
+        assert scraper._writer
+        scraper._writer._encoder = None  # type: ignore[assignment]  # a fault of ours
+        until(lambda: len(steps) >= 2)
+    assert scraper.failure.startswith("AttributeError: ")
+    assert scraper.given_up == scraper.tally["s"].scrapes
 
 
 # The table of loadtest gpu watch

@@ -31,6 +31,6 @@ def sampled(plan: Plan, keys: Mapping[str, str], run: str, address: Address) -> 
             failed = f"failed in {tally.failed} of {tally.scrapes} scrapes: {tally.last_failure}"
             print(f"warning: gpu source {name} {failed}", file=sys.stderr)
     if scraper.failure:
-        print(f"warning: GPUs and engines were sampled no longer: {scraper.failure}", file=sys.stderr)
+        print(f"warning: GPUs and engines were not sampled as they should be: {scraper.failure}", file=sys.stderr)
     if scraper.given_up:
         print(f"warning: {scraper.given_up} samplings of GPUs and engines were not stored", file=sys.stderr)

@@ -7,9 +7,13 @@ So of its values it is kept since when they may be as they are: since the scrape
 """
 
 import asyncio
+import queue
 import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Generic, TypeVar
 
 import httpx
 from msgspec import Struct, field
@@ -17,7 +21,7 @@ from msgspec import Struct, field
 from loadtest.errors import PlanError
 from loadtest.gpu.exposition import Malformed
 from loadtest.gpu.names import SAMPLED
-from loadtest.gpu.nvml import NoNvml, Nvml
+from loadtest.gpu.nvml import NoNvml, Nvml, Value
 from loadtest.gpu.series import Reader, Series
 from loadtest.types import GpuSource
 
@@ -25,6 +29,7 @@ MOST_BYTES = 32 * 2**20
 ACCEPT = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
 
 Sample = tuple[Series, float]
+Answer = TypeVar("Answer")
 
 
 class Scrape(Struct):
@@ -57,16 +62,10 @@ class Source:
         self._values: list[float] = []
         self._changed_ns = self._asked_ns = 0
         self._own: dict[tuple[str, str], Series] = {}
-        self._nvml: Nvml | None = None
-        if config.kind == "nvml":
-            try:
-                self._nvml = Nvml()
-            except NoNvml as e:
-                raise PlanError(
-                    f"gpu source {config.name} is of kind nvml, but this machine shows no NVIDIA GPU ({e}); leave it "
-                    "out, or scrape the exporter of the machine that has the GPU"
-                ) from None
-        self._client = _client(config, key)
+        self._nvml = Aside(_nvml(config).read) if config.kind == "nvml" else None
+        self._key = key
+        self._verify = _verify(config)
+        self._client: httpx.AsyncClient | None = None  # made when it is first asked: a source never asked holds nothing
 
     async def scrape(self) -> Scrape:
         scrape = Scrape(self.config.name, time.time_ns())
@@ -96,12 +95,15 @@ class Source:
         return scrape
 
     async def close(self) -> None:
-        await self._client.aclose()
+        if self._nvml:
+            self._nvml.end()
+        if self._client:
+            await self._client.aclose()
 
     async def _samples(self) -> list[Sample]:
         try:
             if self._nvml is not None:
-                return self._reader.take(await asyncio.to_thread(self._nvml.read))
+                return self._reader.take(await self._values_of(self._nvml))
             samples = self._reader.read(await self._text())
         except Malformed as e:
             raise Failed("malformed", str(e)) from None
@@ -111,10 +113,17 @@ class Source:
             raise Failed("empty", f"it answers, and shows nothing that kind {self.config.kind} is known by")
         return samples
 
+    async def _values_of(self, nvml: "Aside[list[Value]]") -> list[Value]:
+        answer = nvml.ask()
+        if answer is None:
+            raise Failed("timeout", f"NVML has not come back from the call of {nvml.under_way_s:.0f} s ago")
+        return await asyncio.wrap_future(answer)
+
     async def _text(self) -> str:
         parts, size = [], 0
+        self._client = client = self._client or _client(self._key, self._verify)
         try:
-            async with self._client.stream("GET", self.config.url) as answer:
+            async with client.stream("GET", self.config.url) as answer:
                 if answer.status_code != 200:
                     raise Failed(f"http_{answer.status_code}", f"it answers {answer.status_code}")
                 async for part in answer.aiter_bytes():
@@ -147,9 +156,67 @@ class Source:
         return self._own[name, error]
 
 
-def _client(config: GpuSource, key: str | None) -> httpx.AsyncClient:
+class Aside(Generic[Answer]):
+    """A call that may block for ever, made in one daemon thread of its own: a call that hangs is not made again before it
+    has come back, and the end of the process does not wait for it."""
+
+    def __init__(self, call: Callable[[], Answer]) -> None:
+        self._call = call
+        self._asked: queue.SimpleQueue[Future[Answer] | None] = queue.SimpleQueue()
+        self._answer: Future[Answer] | None = None
+        self._asked_s = 0.0
+        self._thread: threading.Thread | None = None
+
+    @property
+    def under_way_s(self) -> float:
+        """For how long the call that was made last has been going on."""
+        return time.monotonic() - self._asked_s
+
+    def ask(self) -> Future[Answer] | None:
+        """The answer to come; None while a call has not come back."""
+        if self._answer and not self._answer.done():
+            return None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="aside", daemon=True)
+            self._thread.start()
+        answer: Future[Answer] = Future()
+        self._answer = answer
+        self._asked_s = time.monotonic()
+        self._asked.put(answer)
+        return answer
+
+    def end(self) -> None:
+        """Returns at once; the thread ends when its call has come back."""
+        self._asked.put(None)
+
+    def _run(self) -> None:
+        while answer := self._asked.get():
+            if not answer.set_running_or_notify_cancel():
+                continue
+            try:
+                answer.set_result(self._call())
+            except Exception as e:  # noqa: BLE001  # it is raised where the answer is awaited
+                answer.set_exception(e)
+
+
+def _nvml(config: GpuSource) -> Nvml:
+    try:
+        return Nvml()
+    except NoNvml as e:
+        raise PlanError(
+            f"gpu source {config.name} is of kind nvml, but this machine shows no NVIDIA GPU ({e}); leave it "
+            "out, or scrape the exporter of the machine that has the GPU"
+        ) from None
+
+
+def _client(key: str | None, verify: ssl.SSLContext | bool) -> httpx.AsyncClient:
     """Redirects are not followed, and no proxy is asked: whoever was named gets the key, and nobody else."""
     headers = {"accept": ACCEPT} | ({"authorization": f"Bearer {key}"} if key else {})
+    return httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, timeout=None)
+
+
+def _verify(config: GpuSource) -> ssl.SSLContext | bool:
+    """Raises PlanError where its ca_file cannot be used."""
     verify: ssl.SSLContext | bool = False
     if config.url.startswith("https:"):
         verify = ssl.create_default_context()
@@ -159,4 +226,4 @@ def _client(config: GpuSource, key: str | None) -> httpx.AsyncClient:
             except OSError as e:  # ssl.SSLError is one
                 why = e.strerror if not isinstance(e, ssl.SSLError) else "it holds no certificate in PEM form"
                 raise PlanError(f"gpu source {config.name}: ca_file {config.ca_file} cannot be used: {why}") from None
-    return httpx.AsyncClient(headers=headers, verify=verify, trust_env=False, timeout=None)
+    return verify

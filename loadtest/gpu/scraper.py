@@ -70,7 +70,7 @@ class Scraper:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = threading.Event()
         self.failure = ""
-        """Why it stopped by itself, which it should not."""
+        """Why it stopped by itself, or stored nothing, which it should not."""
         self._thread = threading.Thread(target=self._run, name="scraper", daemon=True)
 
     def __enter__(self) -> "Scraper":
@@ -104,6 +104,7 @@ class Scraper:
             if self._writer:
                 await asyncio.to_thread(self._writer.close)
                 self.given_up = self._writer.given_up
+                self.failure = self._writer.failure
 
     async def _sample(self) -> None:
         step_ns = int(self._gpu.every_s * 1e9)
@@ -143,6 +144,8 @@ class Writer:
 
     def __init__(self, address: Address, gpu: Gpu, run: str) -> None:
         self.given_up = 0
+        self.failure = ""
+        """What else than the store went wrong, last."""
         self._address = address
         self._gpu = gpu
         self._run = run
@@ -167,6 +170,8 @@ class Writer:
             self._write()
         except StoreError:
             pass  # it is said at the end, by how many were given up
+        except Exception as e:  # noqa: BLE001  # a fault of ours: what it was is said at the end as well
+            self.failure = f"{type(e).__name__}: {e}"
 
     def close(self) -> None:
         for attempt in range(LAST_TRIES):
