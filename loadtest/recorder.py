@@ -4,12 +4,14 @@ The driver hands over each snapshot; a thread of its own writes, so that a slow 
 rows when they end: that some are in flight, and for how long already, is known from the workers' reports alone. Counts
 are added up over workers, which keeps a thousand of them to a few rows a second; what is a worker's own stays apart.
 
-Nothing a figure rests on goes this way: what the store does not take here is not tried again.
+Nothing a figure rests on goes this way. Events that the store does not take wait for the next second, so that a run is
+not shown as going on because its last words met a store that was busy; counts are overtaken by the next second's.
 """
 
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -20,12 +22,18 @@ from loadtest import plan as plans
 from loadtest import rounds, spans, telemetry
 from loadtest.errors import UserError
 from loadtest.locustfiles.names import named
+from loadtest.report.words import plural
 from loadtest.run import Snapshot, StageTimes
 from loadtest.store import Address, Store, StoreError
 from loadtest.telemetry import Point
 from loadtest.types import Plan
 
 EVERY_S = 1.0
+MOST_WAITING = 10_000
+"""Events that wait for the store; of more, the oldest are given up and counted."""
+LAST_TRIES = 3
+LAST_S = 10.0
+"""At the end nothing is begun after so long: a run does not wait for a store that hangs."""
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -50,12 +58,15 @@ class Recorder:
         self._run = run
         self._lock = threading.Lock()
         self._events: list[Event] = []
+        self._sending: list[Event] = []  # inserted with one token until the store has them
+        self._given_up = 0
+        self._failure = ""
         self._points: list[Point] = []
         self._pointed_ns = 0
         self._seen = _Seen()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._write_for_ever, name="recorder", daemon=True)
-        self._batch = 0
+        self._batch = self._pointed = 0
 
     def __enter__(self) -> "Recorder":
         started = Event(
@@ -80,10 +91,13 @@ class Recorder:
             self.say(Event(ts_ns=time.time_ns(), event="run_failed", text=why))
         self._over.set()
         self._thread.join()
+        if lost := self._given_up + len(self._sending) + len(self._events):
+            words = f"{plural(lost, 'event')} of the run (its stages, verdicts, end) not stored: {self._failure}"
+            print(f"warning: {words}; dashboards may show it as going on", file=sys.stderr)
 
     def say(self, event: Event) -> None:
         with self._lock:
-            self._events.append(event)
+            self._keep([event])
 
     def say_verdicts(self, figures: Mapping[str, Any]) -> None:
         """How it ended; `figures` in the form of summary.json."""
@@ -109,34 +123,52 @@ class Recorder:
         due = snapshot.phase == "done" or snapshot.now_ns - self._pointed_ns >= EVERY_S * 1e9
         points = list(_points(snapshot)) if due else []
         with self._lock:
-            self._events += self._seen.news(snapshot)
+            self._keep(self._seen.news(snapshot))
             if due:
                 self._points = points
                 self._pointed_ns = snapshot.now_ns
 
     def _write_for_ever(self) -> None:
         store: Store | None = None
-        while True:
-            last_round = self._over.wait(EVERY_S)
-            try:
-                store = store or Store.connect(self._address)
-                self._write(store)
-            except StoreError:
-                pass  # whoever stores the requests says it
-            if last_round:
+        while not self._over.wait(EVERY_S):
+            store = self._write(store)
+        until = time.monotonic() + LAST_S
+        for attempt in range(LAST_TRIES):
+            time.sleep(min(attempt, 1) * EVERY_S)
+            store = self._write(store)
+            if not self._sending or time.monotonic() > until:
                 break
         if store:
             store.close()
 
-    def _write(self, store: Store) -> None:
-        with self._lock:
-            events, self._events = self._events, []
-            points, self._points = self._points, []
-        self._batch += 1
-        token = f"{self._run}-recorder-{self._batch}"
-        if events:
-            store.insert("events", self._columns(events), token)
-        telemetry.insert(store, points, spans.RESOURCE, token)
+    def _write(self, store: Store | None) -> Store | None:
+        """What waits, over the connection that there is, or a new one; where that fails, events go on waiting."""
+        try:
+            store = store or Store.connect(self._address)
+            while events := self._next():
+                store.insert("events", self._columns(events), f"{self._run}-events-{self._batch}")
+                self._sending = []
+            with self._lock:
+                points, self._points = self._points, []
+            self._pointed += 1
+            telemetry.insert(store, points, spans.RESOURCE, f"{self._run}-recorder-{self._pointed}")
+        except Exception as e:  # noqa: BLE001  # nothing here may end the run, nor the words after it
+            self._failure = str(e) if isinstance(e, StoreError) else f"internal error: {type(e).__name__}: {e}"
+        return store
+
+    def _next(self) -> list[Event]:
+        if not self._sending:
+            with self._lock:
+                self._sending, self._events = self._events, []
+            self._batch += 1
+        return self._sending
+
+    def _keep(self, events: Iterable[Event]) -> None:
+        """Within the lock."""
+        self._events += events
+        if (over := len(self._events) - MOST_WAITING) > 0:
+            self._given_up += over
+            del self._events[:over]
 
     def _columns(self, events: list[Event]) -> dict[str, list[Any]]:
         return {

@@ -37,6 +37,7 @@ class FakeGrafana:
         self.dashboards: dict[str, list[dict[str, Any]]] = {}  # uid -> versions, the newest last
         self.groups: dict[tuple[str, str], dict[str, Any]] = {}
         self.contacts: dict[str, dict[str, Any]] = {}
+        self.redacts = False  # the URLs of contact points
         self.problems: list[str] = []
         self.writes = 0
 
@@ -228,7 +229,9 @@ class FakeGrafana:
 
     def _GetContactpoints(self, _names: dict[str, str], _body: Any, request: Request) -> tuple[int, Any]:
         name = request.query_params.get("name")
-        return 200, [contact for contact in self.contacts.values() if name in (None, contact["name"])]
+        found = [contact for contact in self.contacts.values() if name in (None, contact["name"])]
+        shown = {"url": "[REDACTED]"} if self.redacts else {}
+        return 200, [contact | {"settings": contact["settings"] | shown} for contact in found]
 
     def _PostContactpoints(self, _names: dict[str, str], body: Any, _request: Request) -> tuple[int, Any]:
         self.contacts[body["uid"]] = {**body, "provenance": "api"}

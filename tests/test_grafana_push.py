@@ -119,6 +119,23 @@ def test_whatever_else_was_edited_is_a_conflict(fake: FakeGrafana, call: Call, e
         commands.push(call, overwrite=False)
 
 
+def test_a_contact_point_whose_url_grafana_keeps_to_itself_is_written_anew(
+    fake: FakeGrafana, call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing differs of what can be seen; another URL of ours arrives; what was edited in Grafana is told."""
+    fake.redacts = True
+    commands.push(call, overwrite=False)
+    assert commands.diff(call) == 0
+    (tmp_path / "contact").write_text("https://hooks.example/T1/other")
+    commands.push(call, overwrite=False)
+    assert "contact point: written anew" in capsys.readouterr().out
+    assert fake.contacts["loadtest"]["settings"]["url"] == "https://hooks.example/T1/other"
+    fake.contacts["loadtest"] |= {"provenance": ""}
+    assert commands.diff(call) == 1
+    with pytest.raises(UserError, match="contact point was made or edited in Grafana"):
+        commands.push(call, overwrite=False)
+
+
 def test_what_we_ourselves_changed_since_is_no_conflict(fake: FakeGrafana, call: Call) -> None:
     commands.push(call, overwrite=False)
     old = fake.dashboards[build.uid("gpu")][-1]["dashboard"]
@@ -156,6 +173,8 @@ def test_a_store_may_be_seen_as_an_address_of_ipv6(fake: FakeGrafana, call: Call
     [
         ({"url": "http://127.0.0.1:1"}, "no Grafana answers at http://127.0.0.1:1"),
         ({"url": "grafana"}, "is no URL of a Grafana"),
+        ({"url": "http://["}, "is no URL of a Grafana"),
+        ({"url": "http://localhost:many"}, "is no URL of a Grafana"),
         ({"url": "http://admin:admin@localhost:3000"}, "give a token by --token"),
         ({"token": "glsa_in_the_open"}, "--token must be env:NAME or file:PATH"),
         ({"token": "env:LOADTEST_NO_SUCH_TOKEN"}, "LOADTEST_NO_SUCH_TOKEN is empty or not there"),

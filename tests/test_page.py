@@ -83,6 +83,9 @@ def test_without_a_run_the_newest_one_is_shown(page: httpx.Client) -> None:
     [
         ("last=soon", "last=soon is no time range; write one of 1m"),
         ("from=yesterday", "from=yesterday is no moment; write it as"),
+        ("from=9999-12-31T23:59:59Z", "is no moment between 1971 and 2261"),
+        ("to=0001-01-01", "is no moment between 1971 and 2261"),
+        ("from=99999999999999999999999999", "is no moment; write it as"),
         ("from=2026-11-03T14:00:00Z&to=2026-11-03T13:00:00Z", "is not before"),
     ],
 )
@@ -96,6 +99,12 @@ def test_what_an_address_holds_is_text_and_no_markup(page: httpx.Client) -> None
     answer = page.get("/live", params={"run": "<script>alert(1)</script>"})
     assert "<script>alert" not in answer.text
     assert page.get("/nowhere").status_code == 404
+
+
+def test_a_stream_of_no_dashboard_is_told(page: httpx.Client) -> None:
+    answer = page.get("/events/nonsense")
+    assert answer.status_code == 404
+    assert answer.text == "there is no dashboard nonsense; there are live, providers, gpu, request\n"
 
 
 def test_values_are_bound_and_never_part_of_a_statement(page: httpx.Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 from loadtest.detach import new_run_id
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
-from loadtest.recorder import Recorder
+from loadtest.recorder import Event, Recorder
 from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot
 from loadtest.store import Address, Store
 from loadtest.types import Plan
@@ -113,7 +113,9 @@ def test_a_worker_that_dies_and_verdicts_are_events(simulator: str, store: Store
     }
 
 
-def test_what_failed_is_told_and_a_store_that_is_gone_holds_nothing_up(store: Store, simulator: str) -> None:
+def test_what_failed_is_told_and_a_store_that_is_gone_holds_nothing_up(
+    store: Store, simulator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = make_plan(simulator, STAGE)
     with pytest.raises(RunFailed), Recorder(store.address, plan, "failed"):
         raise RunFailed("no workers")
@@ -121,6 +123,43 @@ def test_what_failed_is_told_and_a_store_that_is_gone_holds_nothing_up(store: St
     assert [(e["event"], e["text"]) for e in told][-1] == ("run_failed", "no workers")
     with Recorder(Address("http", "127.0.0.1", 9, "loadtest", "nobody", ""), plan, "nowhere"):
         pass
+    words = capsys.readouterr().err
+    assert words.startswith("warning: 1 event of the run (its stages, verdicts, end) not stored: the store ")
+
+
+def test_what_the_store_did_not_take_is_stored_once_it_does(
+    store: Store, simulator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a while the table is away; what was said meanwhile, and at the end, is there once."""
+    verdict = {"metric": "ttft_ms", "stat": "p99", "target": "a", "stage": "open", "outcome": "met"}
+    figures = {"slos": [verdict], "validity": {"reasons": []}, "outcome": "passed", "integrity": {}}
+    with Recorder(store.address, make_plan(simulator, STAGE), "away") as recorder:
+        until(lambda: store.query(EVENTS, {"run": "away"}))
+        store._command("RENAME TABLE events TO events_away")
+        try:
+            recorder.say(Event(ts_ns=time.time_ns(), event="interrupted", text="meanwhile"))
+            until(lambda: recorder._failure)
+        finally:
+            store._command("RENAME TABLE events_away TO events")
+        recorder.say_verdicts(figures)
+    told = store.query(EVENTS, {"run": "away"})
+    assert sorted(e["event"] for e in told) == ["interrupted", "run_ended", "run_started", "verdict"]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_event_that_cannot_be_told_does_not_end_the_run(
+    store: Store, simulator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Recorder(store.address, make_plan(simulator, STAGE), "odd") as recorder:
+        recorder.say(Event(ts_ns=time.time_ns(), event="interrupted", text="", data={"of": object()}))
+    assert "internal error: TypeError" in capsys.readouterr().err
+
+
+def until(condition: Callable[[], Any], within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 PLAN = """

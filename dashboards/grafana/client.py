@@ -21,9 +21,14 @@ class Grafana:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"{url} is no URL of a Grafana; write one such as http://127.0.0.1:3000")
+        wrong = UserError(f"{url} is no URL of a Grafana; write one such as http://127.0.0.1:3000")
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is none
+            raise wrong from None
+        if not usable:
+            raise wrong
         if parts.username or parts.password:
             raise UserError("the URL of a Grafana holds a password, which others see; give a token by --token")
         try:

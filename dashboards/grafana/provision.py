@@ -28,6 +28,10 @@ FOLDER_TITLE = "loadtest"
 BROWSER_FIELDS = ("id", "version", "iteration", "uid")
 
 
+REDACTED = "[REDACTED]"
+"""What Grafana shows in place of a setting that it takes for a secret, such as, by its version, the URL of a webhook."""
+
+
 class Conflict(UserError):
     exit_status = 1
 
@@ -47,7 +51,14 @@ class Item(Struct, frozen=True):
         if self.theirs is None:
             return ["is not there"]
         found = list(_differences(self.ours, self.theirs, ""))
+        if self.hidden and self.changed_by:
+            found.append("was changed by others")
         return ["is another one"] if found and self.secret else found
+
+    @property
+    def hidden(self) -> bool:
+        """Grafana does not show all of it: whether that is ours still, only who wrote it last can tell."""
+        return REDACTED in json.dumps(self.theirs)
 
     @property
     def conflict(self) -> str:
@@ -80,7 +91,7 @@ def push(grafana: Grafana, wanted: Wanted, overwrite: bool) -> list[str]:
         )
     told = []
     for item in found:
-        if item.differences:
+        if item.differences or item.hidden:
             item.write()
         told.append(f"{item.name}: {_word(item)}")
     if _unhealthy(grafana):  # a password cannot be compared: it is written anew where the present one does not work
@@ -116,6 +127,8 @@ def items(grafana: Grafana, wanted: Wanted) -> Iterator[Item]:
 def _word(item: Item) -> str:
     if item.theirs is None:
         return "created"
+    if item.hidden and not item.differences:
+        return "written anew, since Grafana does not show what it holds"
     return ("overwritten" if item.conflict else "updated") if item.differences else "unchanged"
 
 
@@ -265,7 +278,7 @@ def _differences(ours: Any, theirs: Any, where: str) -> Iterator[str]:
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
             yield from _differences(one, other, f"{where}[{number}]")
-    elif ours != theirs and not (theirs is None and not ours):
+    elif ours != theirs and theirs != REDACTED and not (theirs is None and not ours):
         yield f"{where} is {_short(theirs)}, not {_short(ours)}"
 
 

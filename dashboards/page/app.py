@@ -83,7 +83,10 @@ class Pages:
         return self._page(asked.dashboard.title, f"/{name}", board(asked, query), run=run)
 
     async def events(self, request: Request) -> Response:
-        asked = views.asked(request.path_params["name"], request.query_params.multi_items())
+        try:
+            asked = views.asked(request.path_params["name"], request.query_params.multi_items())
+        except views.NoDashboard as e:
+            return PlainTextResponse(f"{e}\n", status_code=404)
         return StreamingResponse(feed.events(self._reader, asked), media_type="text/event-stream")
 
     async def compare(self, request: Request) -> Response:

@@ -42,7 +42,10 @@ async def events(reader: Reader, asked: Asked) -> AsyncIterator[bytes]:
         if reader.is_over():
             return
         if first:
-            yield event("options", await reader.ask(partial(views.options, view=view)))
+            try:
+                yield event("options", await reader.ask(partial(views.options, view=view)))
+            except StoreError as e:
+                yield event("failed", {"words": str(e)})
         if not view.live:
             yield event("end", {})
             return

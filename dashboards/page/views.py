@@ -25,6 +25,7 @@ RANGES_S = {
     "1m": 60, "5m": 300, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000,
 }  # fmt: skip
 MARGIN_NS = NS // 2
+LAST_YEAR = 2262  # in it nanoseconds since 1970 no longer fit the store's DateTime64(9)
 EVENTS = """
     SELECT toUnixTimestamp64Nano(ts) AS at_ns, toString(run) AS run, toString(event) AS event, toString(stage) AS stage,
         toString(target) AS target, worker, text, data
@@ -33,6 +34,10 @@ EVENTS = """
 
 class WrongAddress(UserError):
     """What stands in the query cannot be read."""
+
+
+class NoDashboard(UserError):
+    pass
 
 
 class Asked(Struct, frozen=True):
@@ -82,8 +87,10 @@ class View(Struct):
 
 
 def asked(name: str, query: Sequence[tuple[str, str]]) -> Asked:
-    """Raises WrongAddress; KeyError where there is no such dashboard."""
-    dashboard = {each.name: each for each in DASHBOARDS}[name]  # type: ignore[index]
+    """Raises WrongAddress; NoDashboard where there is none of that name."""
+    dashboard = next((each for each in DASHBOARDS if each.name == name), None)
+    if dashboard is None:
+        raise NoDashboard(f"there is no dashboard {name}; there are {', '.join(each.name for each in DASHBOARDS)}")
     known = {variable.name: variable for variable in dashboard.variables}
     chosen: dict[str, list[str]] = {}
     for key, value in query:
@@ -104,6 +111,8 @@ def _moment(key: str, text: str) -> int:
         at = datetime.fromisoformat(text)
     except ValueError:
         raise WrongAddress(f"{key}={text} is no moment; write it as 2026-11-25T02:30:00Z") from None
+    if not 1970 < at.year < LAST_YEAR:
+        raise WrongAddress(f"{key}={text} is no moment between 1971 and {LAST_YEAR - 1}")
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     seconds, _, fraction = re.sub(r"[^0-9.].*$", "", f"{at.timestamp():.6f}").partition(".")
     return int(seconds) * NS + int(fraction) * 1000
