@@ -150,8 +150,10 @@ class Cluster:
         self._process.kill()
 
     def end(self) -> None:
-        """It closes its fleet when nobody speaks to it any more."""
+        """It closes its fleet when nobody speaks to it any more; that would take long where none of it is there."""
         self.connection.close()
+        if len(self.lost) == len(self.workers):
+            self._process.kill()
 
     def await_end(self, by: float) -> None:
         try:

@@ -60,6 +60,13 @@ def compose() -> dict[str, Any]:
     return document
 
 
+def of_image() -> dict[str, str]:
+    """The environment that the Dockerfile gives every container."""
+    last = (ROOT / "deploy/Dockerfile").read_text().rpartition("\nFROM ")[2]
+    (lines,) = re.findall(r"^ENV ((?:.*\\\n)*.*)", last, re.MULTILINE)
+    return dict(pair.split("=", 1) for pair in lines.replace("\\\n", " ").split())
+
+
 def text(value: Any) -> str:
     """A value with its variables at their defaults."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
@@ -186,8 +193,7 @@ def started(
     writable += [volume.split(":")[1] for volume in named]
     path = f"{IMAGE}/bin:{ROOT}/.tools/bin:/usr/bin:/bin"
     environment = {
-        "PATH": path, "HOME": "/data", "XDG_DATA_HOME": "/data", "PYTHONDONTWRITEBYTECODE": "1",
-        "RAY_USAGE_STATS_ENABLED": "0", **{key: text(value) for key, value in given.get("environment", {}).items()},
+        **of_image(), "PATH": path, **{key: text(value) for key, value in given.get("environment", {}).items()},
     }  # fmt: skip
     argv = command or [*given.get("entrypoint", ["loadtest"]), *map(str, given["command"])]
     wanted = [str(IMAGE), sys.base_prefix, f"{ROOT}/.tools", f"{ROOT}/tests/containers"]
