@@ -363,11 +363,11 @@ class Connection:
     """
 
     __slots__ = (
-        "_bytes_before", "_into", "_listens", "_lookout", "_retransmits", "_segments", "_view", "answer", "buffer",
+        "_bytes_before", "_listens", "_lookout", "_retransmits", "_segments", "_view", "answer", "buffer",
         "bytes_read", "closed", "kept_ns", "reads", "remote_address", "sock", "wake",
     )  # fmt: skip
 
-    def __init__(self, sock: _socket.socket, remote_address: str, buffer: bytearray, lookout: Lookout) -> None:
+    def __init__(self, sock: _socket.socket, remote_address: str, buffer: memoryview, lookout: Lookout) -> None:
         self.sock = sock
         self.remote_address = remote_address
         self.answer: Answer | None = None
@@ -376,9 +376,8 @@ class Connection:
         self.kept_ns = 0  # when it was last put aside
         self.reads = 0
         self.bytes_read = 0
-        self.buffer = buffer  # one for all connections: nothing stays in it
-        self._view = memoryview(buffer)
-        self._into = [buffer]
+        self.buffer: bytearray = buffer.obj  # type: ignore[assignment]  # one for all connections: nothing stays in it
+        self._view = buffer
         self._bytes_before = 0
         self._retransmits = 0
         self._segments = Segments()
@@ -402,7 +401,7 @@ class Connection:
             return
         now_ns = time_ns()
         try:
-            size, control, _, _ = self.sock.recvmsg_into(self._into, ANCILLARY_BYTES)
+            size, control, _, _ = self.sock.recvmsg_into((self.buffer,), ANCILLARY_BYTES)
             if size:
                 self.reads += 1
                 self.bytes_read += size
@@ -550,7 +549,7 @@ class TlsConnection(Connection):
         self,
         sock: _socket.socket,
         remote_address: str,
-        buffer: bytearray,
+        buffer: memoryview,
         lookout: Lookout,
         context: ssl.SSLContext,
         host: str,
@@ -623,7 +622,7 @@ class TlsConnection(Connection):
         now_ns = time_ns()
         events = 0
         try:
-            size, control, _, _ = self.sock.recvmsg_into(self._into, ANCILLARY_BYTES)
+            size, control, _, _ = self.sock.recvmsg_into((self.buffer,), ANCILLARY_BYTES)
             if size:
                 self.reads += 1
                 self.bytes_read += size
@@ -735,7 +734,7 @@ class Wire:
         """`secrets`: as plan.resolve_keys has them; those of proxies are used here."""
         self._stamping = stamps.stamping_socket()
         self._lookout = Lookout()
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._aloft: list[dict[Flight, None]] = [{} for _ in range(LOOKS)]
         self._looked_at = 0
         self._timer = gevent.get_hub().loop.timer(LINGER_S / LOOKS, LINGER_S / LOOKS)
