@@ -128,11 +128,9 @@ def fly(
     keep_texts: bool,
 ) -> Decoded:
     """Encode, send, wait, decode: what happened is noted in `result`, what was said is returned."""
-    payload = form.request(form.dialect.body(form.target, prompt), _traceparent(result.trace_id, trace))
-    result.request_bytes = len(payload)
     answer = wire.exchange(
         form.target.name,
-        payload,
+        form.request(form.dialect.body(form.target, prompt), _traceparent(result.trace_id, trace)),
         flight,
         bodiless=form.bodiless,
         terminal=form.terminal,
@@ -228,6 +226,7 @@ def _note_answer(result: Result, answer: Answer) -> None:
     result.reused = answer.reused
     result.reconnects = answer.reconnects
     result.remote_address = answer.remote_address
+    result.request_bytes = answer.request_bytes
     result.response_bytes = answer.response_bytes
     result.tcp_rtt_us = answer.rtt_us
     result.tcp_retransmits = answer.retransmits

@@ -22,6 +22,7 @@ import ssl
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_address
 from itertools import chain, compress, islice, repeat
 from operator import eq, sub
@@ -81,7 +82,7 @@ class Flight:
     that is to be looked at sooner.
     """
 
-    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_switch_to_hub", "_timer")
+    __slots__ = ("_asleep", "_cancelled", "_judge", "_loop", "_switch_to_hub", "_timer", "request")
 
     def __init__(self) -> None:
         hub = gevent.get_hub()
@@ -91,6 +92,7 @@ class Flight:
         self._cancelled = False
         self._judge: Callable[[int], float | None] | None = None
         self._timer: Any = None
+        self.request = b""
 
     def cancel(self) -> None:
         """End the request from another greenlet; what was measured until then is kept."""
@@ -165,9 +167,8 @@ class Answer:
     __slots__ = (
         "_bodiless", "_head_done", "_parser", "_until_closed", "closed", "complete", "connect_dur_ns", "controls",
         "dns_dur_ns", "done_ns", "ends", "error", "feed", "first_possible_ns", "headers", "on_body", "partial",
-        "pieces", "reconnects", "remote_address", "response_bytes", "retransmits", "reusable", "reused", "rtt_us", "sent_ns",
-        "settled", "stamps", "status", "times", "tls_dur_ns",
-        "unstamped",
+        "pieces", "reconnects", "remote_address", "request_bytes", "response_bytes", "retransmits", "reusable", "reused",
+        "rtt_us", "sent_ns", "settled", "stamps", "status", "times", "tls_dur_ns", "unstamped",
     )  # fmt: skip
 
     def __init__(self, bodiless: bool = False) -> None:
@@ -195,6 +196,7 @@ class Answer:
         self.sent_ns: int | None = None
         self.done_ns = 0
         self.remote_address = ""
+        self.request_bytes = 0
         self.response_bytes = 0
         self.rtt_us: int | None = None
         self.retransmits: int | None = None
@@ -763,17 +765,21 @@ class Wire:
         endpoint = self._endpoints[target]
         aloft = self._aloft[self._looked_at]  # whose turn comes last
         aloft[flight] = None
+        flight.request, size = request, len(request)
+        del request  # or this frame kept it for as long as the answer takes
         try:
             connection = endpoint.take(conversation)
             reconnects = 0
             if connection is not None:
                 answer = Answer(bodiless)
+                answer.request_bytes = size
                 answer.reused = True
-                self._converse(endpoint, connection, answer, request, flight, terminal, conversation)
+                self._converse(endpoint, connection, answer, flight, terminal, conversation)
                 if not _is_stale(answer):
                     return answer
                 reconnects = 1
             answer = Answer(bodiless)
+            answer.request_bytes = size
             answer.reconnects = reconnects
             try:
                 connection = self._connect(endpoint, answer, flight)
@@ -781,7 +787,7 @@ class Wire:
                 answer.fail(broken.word, broken.detail)
                 answer.finish(time_ns())
                 return answer
-            self._converse(endpoint, connection, answer, request, flight, terminal, conversation)
+            self._converse(endpoint, connection, answer, flight, terminal, conversation)
             return answer
         finally:
             flight.land()
@@ -797,15 +803,17 @@ class Wire:
         endpoint: Endpoint,
         connection: Connection,
         answer: Answer,
-        request: bytes,
         flight: Flight,
         terminal: bytes,
         conversation: int | None,
     ) -> None:
         connection.begin(answer, flight)
         try:
-            flight.watch(_patience(connection, answer, endpoint, terminal), at_once=endpoint.hurried)
-            connection.send(request, answer, flight)
+            judge = partial(_patience, connection, answer, endpoint, terminal, time_ns())
+            flight.watch(judge, at_once=endpoint.hurried)
+            connection.send(flight.request, answer, flight)
+            if not answer.reused:
+                flight.request = b""  # it will not be sent again, and may be long
             while not answer.settled:
                 flight.sleep()
         except Broken as broken:
@@ -889,33 +897,28 @@ class Wire:
 
 
 def _patience(
-    connection: Connection, answer: Answer, endpoint: Endpoint, terminal: bytes
-) -> Callable[[int], float | None]:
-    """How long an answer is waited for, as a judge of its flight."""
-    begun_ns = time_ns()
-    timeouts, hurried = endpoint.timeouts, endpoint.hurried
-
-    def judge(now_ns: int) -> float | None:
-        waited_s = (now_ns - (answer.sent_ns or begun_ns)) / 1e9
-        silent_s = (now_ns - answer.times[-1]) / 1e9 if answer.times else waited_s
-        if connection.is_too_large(answer):
-            return None
-        if silent_s < LINGER_S and not hurried and waited_s + LINGER_S < timeouts.total_s:
-            return LINGER_S  # nearly always
-        if waited_s >= timeouts.total_s:
-            raise Broken("timeout_total", f"the answer was not complete after {timeouts.total_s:g} s")
-        if not answer.times:
-            if waited_s >= timeouts.first_byte_s:
-                raise Broken("timeout_first_byte", f"no byte of the answer within {timeouts.first_byte_s:g} s")
-            return min(timeouts.total_s - waited_s, timeouts.first_byte_s - waited_s, timeouts.idle_s, LINGER_S)
-        if terminal and silent_s >= LINGER_S and _ends_with(answer.pieces, terminal):
-            answer.settled = True
-            return None
-        if silent_s >= timeouts.idle_s:
-            raise Broken("timeout_idle", f"nothing came for {timeouts.idle_s:g} s in the middle of the answer")
-        return min(timeouts.total_s - waited_s, timeouts.idle_s - silent_s, LINGER_S)
-
-    return judge
+    connection: Connection, answer: Answer, endpoint: Endpoint, terminal: bytes, begun_ns: int, now_ns: int
+) -> float | None:
+    """How long an answer is waited for: the judge of its flight, but for what it judges."""
+    timeouts = endpoint.timeouts
+    waited_s = (now_ns - (answer.sent_ns or begun_ns)) / 1e9
+    silent_s = (now_ns - answer.times[-1]) / 1e9 if answer.times else waited_s
+    if connection.is_too_large(answer):
+        return None
+    if silent_s < LINGER_S and not endpoint.hurried and waited_s + LINGER_S < timeouts.total_s:
+        return LINGER_S  # nearly always
+    if waited_s >= timeouts.total_s:
+        raise Broken("timeout_total", f"the answer was not complete after {timeouts.total_s:g} s")
+    if not answer.times:
+        if waited_s >= timeouts.first_byte_s:
+            raise Broken("timeout_first_byte", f"no byte of the answer within {timeouts.first_byte_s:g} s")
+        return min(timeouts.total_s - waited_s, timeouts.first_byte_s - waited_s, timeouts.idle_s, LINGER_S)
+    if terminal and silent_s >= LINGER_S and _ends_with(answer.pieces, terminal):
+        answer.settled = True
+        return None
+    if silent_s >= timeouts.idle_s:
+        raise Broken("timeout_idle", f"nothing came for {timeouts.idle_s:g} s in the middle of the answer")
+    return min(timeouts.total_s - waited_s, timeouts.idle_s - silent_s, LINGER_S)
 
 
 def _ends_with(pieces: Sequence[bytes], terminal: bytes) -> bool:

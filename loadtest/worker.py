@@ -258,7 +258,7 @@ class StageRun:
         """The result, and in how many seconds to try again. `done` and `failed` are of first attempts, as all figures
         are."""
         seq += turn * TURN_SEQS
-        result = self.worker.fire(self.index, seq, target, due_ns, prompt, attempt=attempt, answers=answers)
+        result = self.worker.shoot(self.index, seq, target, due_ns, prompt, attempt=attempt, answers=answers)
         count = self.counts[target]
         if attempt:
             count.retried += 1
@@ -301,6 +301,9 @@ class Worker:
         self.schedule = Schedule(setup.plan, setup.shard, setup.shards)
         _ = self.schedule.source  # open the dataset now: not at the first due time
         self.fire = Fire(setup.plan, setup.keys, setup.run, setup.shard)
+        self.shoot = (
+            self.fire.__call__
+        )  # as a method it takes no C stack, of which every request in flight keeps a copy
         self.stages: list[StageRun] = []
         self.last_start_ns = 0
         self.dialects = {target.name: target.dialect for target in setup.plan.targets}
