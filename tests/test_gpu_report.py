@@ -10,6 +10,7 @@ from loadtest.report import telemetry
 from loadtest.report.markup import Html
 from loadtest.report.model import Gpu
 from loadtest.report.sections.gpu import NOTHING, gpu
+from loadtest.report.sections.stages import stages
 from loadtest.report.telemetry import Devices, Meanwhile, Source
 from loadtest.store import Store
 from tests.rows import CONTENT, START_NS, Sample, answer, insert, sample
@@ -61,6 +62,50 @@ def test_a_step_in_which_a_device_is_missing_is_not_added_up(store: Store) -> No
     found = devices(store, "one-missing", [s for s in both if (s.device, s.at_ms) != ("1", 4500)], tokens_per_s=10)
     assert found.power_w == Meanwhile(300, 300, 300)
     assert found.energy_j is None  # nine steps of ten are too few to add up
+
+
+def test_over_time_it_is_drawn_in_buckets_and_a_gap_is_a_gap(store: Store) -> None:
+    queues = [
+        *each_second("engine.queue_length", lambda s: s, "0"),
+        *each_second("engine.queue_length", lambda _: 10, "1"),
+    ]
+    devices(
+        store,
+        "drawn",
+        [
+            *[s for s in each_second("hw.gpu.utilization", lambda s: s / 10) if not 4000 < s.at_ms < 6000],
+            *[s for s in queues if (s.device, s.at_ms // 2000) != ("1", 4)],
+        ],
+    )
+    sql = figures.over_time(
+        ["hw.gpu.utilization", "engine.queue_length"], START_NS, START_NS + 10_000_000_000, 2_000_000_000
+    )
+    found = {
+        (row["metric"], (row["t_ns"] - START_NS) // 10**9): row["value"] for row in store.query(sql, {"run": "drawn"})
+    }
+    assert found == {
+        ("engine.queue_length", 0): 10.5,
+        ("engine.queue_length", 2): 12.5,
+        ("engine.queue_length", 4): 14.5,
+        ("engine.queue_length", 6): 16.5,
+        ("hw.gpu.utilization", 0): pytest.approx(0.05),
+        ("hw.gpu.utilization", 2): pytest.approx(0.25),
+        ("hw.gpu.utilization", 6): pytest.approx(0.65),
+        ("hw.gpu.utilization", 8): pytest.approx(0.85),
+    }
+
+
+def test_the_stages_show_it_beside_the_load() -> None:
+    shown = report()
+    assert "How busy were the GPUs" not in stages(shown)
+    series = shown.stages[0].series[0]
+    series.devices = {"utilization": [0.5, None, 0.75, *[0.5] * 117], "queue_length": [0.0, 3.0, 1.0, *[0.0] * 117]}
+    page = stages(shown)
+    assert (
+        page.count("How busy were the GPUs") == page.count("Did requests wait inside the engines?") == 2
+    )  # and its label
+    assert f"At most: GPUs busy 75.0% at {series.target}." in page
+    assert f"Most at a time: 3.00 at {series.target}, of all engines" in page
 
 
 def test_old_values_stand_for_nothing(store: Store) -> None:

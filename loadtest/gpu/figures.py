@@ -5,6 +5,8 @@ serve the target; a step without a sample has none, and none is made up. A value
 `stale_s` before is not used. docs/gpu.md tells it in words.
 """
 
+from collections.abc import Sequence
+
 RUNS = "SELECT run, max(every_s) AS every_s, max(stale_s) AS stale_s FROM gpu_sources GROUP BY run"
 DEVICE = "concat(Attributes['loadtest.source'], ' ', Attributes['hw.id'], Attributes['engine.id'])"
 ONE_RUN = "({run:String})"
@@ -113,6 +115,24 @@ def of_stages() -> str:
         "max(age) AS oldest_s, least(count() * any(step_dur_ns) / any(dur_ns), 1) AS covered, any(dur_ns) / 1e9 AS stage_s "
         f"FROM ({whole}) WHERE k = all_k OR NOT {summed} GROUP BY stage, target, metric, reason"
     )
+
+
+def over_time(names: Sequence[str], start_ns: int, end_ns: int, bucket_ns: int) -> str:
+    """`names` in buckets of time from `start_ns` on, before `end_ns`: `target`, `metric`, `t_ns`, `value`, of all devices
+    together if the metric is SUMMED, else their mean. A bucket without a sample has no row; nor has one to be added up in
+    which fewer devices answered than in others."""
+    middle = "step_ns + intDiv(every_ns, 2)"
+    listed, summed = ", ".join(map(repr, names)), ", ".join(map(repr, SUMMED))
+    of_devices = (
+        f"SELECT target, metric, device, {start_ns} + intDiv({middle} - {start_ns}, {bucket_ns}) * {bucket_ns} AS t_ns, "
+        f"avg(value) AS v FROM ({samples(f'({listed})')}) WHERE {middle} >= {start_ns} AND {middle} < {end_ns} "
+        "GROUP BY target, metric, device, t_ns"
+    )
+    together = (
+        f"SELECT target, metric, t_ns, metric IN ({summed}) AS added, if(added, sum(v), avg(v)) AS value, count() AS k, "
+        f"max(k) OVER (PARTITION BY target, metric) AS all_k FROM ({of_devices}) GROUP BY target, metric, t_ns"
+    )
+    return f"SELECT target, metric, t_ns, value FROM ({together}) WHERE k = all_k OR NOT added ORDER BY target, metric, t_ns"
 
 
 def throttled() -> str:

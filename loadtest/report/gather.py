@@ -19,8 +19,10 @@ from msgspec import Struct
 from loadtest import metrics, rounds
 from loadtest.arrivals import Closed
 from loadtest.definitions import TOOLS
+from loadtest.gpu import figures as gpu
 from loadtest.metrics import METRICS
 from loadtest.report.model import (
+    DRAWN,
     LANDMARKS,
     PERCENTILES,
     Curve,
@@ -185,6 +187,7 @@ class _Reader:
         gap = self._over_time(stage, gaps, buckets)
         in_flight = self._in_flight(stage, buckets)
         errors = self._errors(stage, buckets)
+        devices = self._devices(buckets) if self._figures.gpu else {}
         return [
             TargetSeries(
                 target=target,
@@ -194,6 +197,7 @@ class _Reader:
                 ttft_ms={p: buckets.place(ttft[target], f"ttft_ms_{p}") for p in PERCENTILES},
                 itl_ms={p: buckets.place(gap[target], f"{gaps}_{p}") for p in PERCENTILES},
                 errors=errors[target],
+                devices=devices.get(target, {}),
             )
             for target in targets
         ]
@@ -203,6 +207,20 @@ class _Reader:
         return self._by_target(
             stage, metrics.series(metric, STAGE, buckets.step_ns, stats=PERCENTILES, origin_ns=origin)
         )
+
+    def _devices(self, buckets: Buckets) -> dict[str, dict[str, Values]]:
+        """What of the GPUs and engines is drawn, by target: only what a source gave."""
+        until_ns = buckets.start_ns + buckets.n * buckets.step_ns
+        sql = gpu.over_time(list(DRAWN.values()), buckets.start_ns, until_ns, buckets.step_ns)
+        found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self._store.query(sql, {"run": self._run}):
+            found[row["target"], row["metric"]].append(row)
+        out: dict[str, dict[str, Values]] = defaultdict(dict)
+        for field, metric in DRAWN.items():
+            for (target, of), rows in found.items():
+                if of == metric:
+                    out[target][field] = buckets.place(rows, "value")
+        return out
 
     def _in_flight(self, stage: str, buckets: Buckets) -> dict[str, list[Row]]:
         """For each bucket in which something began or ended: the most at once, and how many at its end."""

@@ -231,6 +231,7 @@ class TargetSeries(Struct, kw_only=True):
     ttft_ms: dict[str, Values]
     itl_ms: dict[str, Values]
     errors: dict[str, list[int]]
+    devices: dict[str, Values] = {}  # of DRAWN, what a source gave
 
 
 class Curve(Struct, kw_only=True):
@@ -239,6 +240,14 @@ class Curve(Struct, kw_only=True):
     target: str
     value_ms: Values  # over the successes
     with_failures_ms: Values
+
+
+DRAWN = {
+    "utilization": "hw.gpu.utilization",
+    "kv_cache_utilization": "engine.kv_cache_utilization",
+    "queue_length": "engine.queue_length",
+}
+"""What of the GPUs and engines is drawn beside the load: keys of TargetSeries.devices -> the sampled gauges."""
 
 
 class StageCharts(Struct, kw_only=True):

@@ -98,6 +98,48 @@ def in_flight(stage: Stage) -> Html:
     )
 
 
+SHARES = {"utilization": "GPUs busy", "kv_cache_utilization": "KV cache taken"}
+
+
+def devices(stage: Stage) -> list[Html]:
+    """What the GPUs and engines did beside the load; nothing where no source gave it."""
+    shares = [
+        (each.target, key, each.devices[key]) for each in stage.charts.series for key in SHARES if key in each.devices
+    ]
+    queues = [
+        (each.target, each.devices["queue_length"]) for each in stage.charts.series if "queue_length" in each.devices
+    ]
+    out = []
+    if shares:
+        lines = [_line(stage, target, _times(100, values), SHARES[key]) for target, key, values in shares]
+        for line, (_, key, _) in zip(lines, shares, strict=True):
+            line.shade = SHADES["p95"] if key == "utilization" else SHADES["p99"]
+            line.label = f"{line.label} {'GPU' if key == 'utilization' else 'KV'}"
+        parts = [f"{SHARES[key]} {percent(_most(values))} at {target}" for target, key, values in shares]
+        question = "How busy were the GPUs, and how full their caches?"
+        spec = stage.over_time(Axis(label="percent of what there is", unit="%", max=100), lines)
+        told = f"At most: {listing(parts, MOST_NAMED)}."
+        out.append(figure(f"{stage.ident}-devices", question, told, spec, rows=stage.clock_rows()))
+    if queues:
+        parts = [f"{sig3(_most(values))} at {target}" for target, values in queues]
+        spec = stage.over_time(
+            Axis(label="requests waiting"), [_line(stage, target, values) for target, values in queues]
+        )
+        told = f"Most at a time: {listing(parts, MOST_NAMED)}, of all engines of a target together."
+        out.append(
+            figure(f"{stage.ident}-queue", "Did requests wait inside the engines?", told, spec, rows=stage.clock_rows())
+        )
+    return out
+
+
+def _times(factor: float, values: Values) -> Values:
+    return [None if value is None else value * factor for value in values]
+
+
+def _most(values: Values) -> float:
+    return max((value for value in values if value is not None), default=0)
+
+
 def latencies(stage: Stage, metric: str) -> list[Html]:
     """A chart a target, all on one scale."""
     rows = [each.ttft_ms if metric == "ttft_ms" else each.itl_ms for each in stage.charts.series]

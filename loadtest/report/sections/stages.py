@@ -10,6 +10,7 @@ from loadtest.report.sections.charts import (
     SHADES,
     Stage,
     color,
+    devices,
     distribution,
     error_chart,
     in_flight,
@@ -46,11 +47,12 @@ def _stage(report: Report, position: int, charts: StageCharts) -> Html:
     rows = [
         [distribution(stage, "ttft_ms"), distribution(stage, "e2e_ms")],
         [throughput(stage), in_flight(stage)],
+        devices(stage),
         latencies(stage, "ttft_ms"),
         latencies(stage, charts.gap_metric),
         [error_chart(stage, series) for series in charts.series],
     ]
-    grids = [h("div", row, class_="charts many" if len(row) > 2 else "charts") for row in rows]
+    grids = [h("div", row, class_="charts many" if len(row) > 2 else "charts") for row in rows if row]
     told = [
         _about(charts, planned),
         *stops.sentences(report.summary, charts.stage),
