@@ -128,18 +128,10 @@ class PollClock:
             loop.prepare(ref=False, priority=loop.MINPRI),  # after all greenlets that can run have run
             loop.check(ref=False, priority=loop.MAXPRI),  # before any socket is read
         ]
-        self.resume()
-        self._watchers.append(loop.timer(TICK_S, repeat=TICK_S, ref=False))
-        self._watchers[2].start(lambda: None)
-
-    def pause(self) -> None:
-        for watcher in self._watchers[:2]:
-            watcher.stop()
-
-    def resume(self) -> None:
-        """Whatever was noted before has become a matter of the past, and bounds nothing too closely."""
         self._watchers[0].start(self._before_poll)
         self._watchers[1].start(self._after_poll)
+        self._watchers.append(loop.timer(TICK_S, repeat=TICK_S, ref=False))
+        self._watchers[2].start(lambda: None)
 
     def _before_poll(self) -> None:
         self._empty_ns = self._before_ns

@@ -1,9 +1,9 @@
 """HTTP/1.1 and TLS over raw sockets with kernel timestamps. The only socket code.
 
-A connection is called when it has something to read (lookout.py): it reads with `recvmsg`, feeds the HTTP parser and
-notes when. Events and JSON are parsed after the answer has ended: the stamps make that harmless, and it is half the cost
-of a greenlet woken per chunk. The greenlet of a request sleeps in its `Flight` until the answer is whole, has failed, or
-somebody ends it.
+One libev watcher a connection; its callback reads with `recvmsg`, feeds the HTTP parser and notes when. (One epoll set
+for all of them, looked at once a millisecond, saves nothing that can be measured.) Events and JSON are parsed after the
+answer has ended: the stamps make that harmless, and it is half the cost of a greenlet woken per chunk. The greenlet of a
+request sleeps in its `Flight` until the answer is whole, has failed, or somebody ends it.
 
 What the HTTP parser does not know is decided here: the end of a connection, 1xx answers, answers to HEAD, what follows
 a body. Idle connections are kept per target, the last used first, and no request ever waits for one: where none is
@@ -36,9 +36,8 @@ import httptools
 from gevent import getcurrent
 
 from loadtest import codings, proxies, stamps, trust
-from loadtest.lookout import Lookout
 from loadtest.proxies import Proxy
-from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, Segments, TcpInfo
+from loadtest.stamps import ANCILLARY_BYTES, NO_STAMP, PollClock, Segments, TcpInfo
 from loadtest.types import ErrorWord, Target
 
 T = TypeVar("T")
@@ -365,11 +364,11 @@ class Connection:
     """
 
     __slots__ = (
-        "_bytes_before", "_listens", "_lookout", "_retransmits", "_segments", "_view", "answer", "buffer",
+        "_bytes_before", "_polls", "_retransmits", "_segments", "_view", "_watcher", "answer", "buffer",
         "bytes_read", "closed", "kept_ns", "reads", "remote_address", "sock", "wake",
     )  # fmt: skip
 
-    def __init__(self, sock: _socket.socket, remote_address: str, buffer: memoryview, lookout: Lookout) -> None:
+    def __init__(self, sock: _socket.socket, remote_address: str, buffer: memoryview, polls: PollClock) -> None:
         self.sock = sock
         self.remote_address = remote_address
         self.answer: Answer | None = None
@@ -383,12 +382,12 @@ class Connection:
         self._bytes_before = 0
         self._retransmits = 0
         self._segments = Segments()
-        self._lookout = lookout
-        self._listens = False
+        self._polls = polls
+        self._watcher: Any = None
 
     def listen(self) -> None:
-        self._lookout.add(self.sock.fileno(), self.on_readable)
-        self._listens = True
+        self._watcher = gevent.get_hub().loop.io(self.sock.fileno(), READABLE, ref=False)
+        self._watcher.start(self.on_readable)
 
     def begin(self, answer: Answer, flight: Flight) -> None:
         self.answer = answer
@@ -419,7 +418,6 @@ class Connection:
         except Exception as e:  # noqa: BLE001 the event loop would only print it
             answer.stumble(e)
         if answer.settled:
-            self._lookout.ended += 1
             self.wake()
         elif self.buffer.rfind(b"data:", ONE_EVENT_BEGINS, size) > 0 or not control or size == READ_BYTES:
             self._look_closer(answer, size, bool(control), self.buffer.count(b"data:", 0, size))
@@ -448,8 +446,7 @@ class Connection:
         if one_segment and not answer.controls.endswith(NO_STAMP):
             answer.first_possible_ns[read] = 0
         else:
-            answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._lookout.seen_empty_ns(), 1)
-            self._lookout.note_merged()
+            answer.first_possible_ns[read] = 1 if read - 1 in answer.partial else max(self._polls.seen_empty_ns(), 1)
 
     def is_too_large(self, answer: Answer) -> bool:
         """An answer without end must not take the generator's memory with it."""
@@ -535,9 +532,10 @@ class Connection:
     def close(self) -> None:
         self.closed = True
         self.answer = None
-        if self._listens:
-            self._lookout.remove(self.sock.fileno())
-            self._listens = False
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher.close()  # before the descriptor gets a new owner
+            self._watcher = None
         self.sock.close()
 
 
@@ -552,11 +550,11 @@ class TlsConnection(Connection):
         sock: _socket.socket,
         remote_address: str,
         buffer: memoryview,
-        lookout: Lookout,
+        polls: PollClock,
         context: ssl.SSLContext,
         host: str,
     ) -> None:
-        super().__init__(sock, remote_address, buffer, lookout)
+        super().__init__(sock, remote_address, buffer, polls)
         self._sealed_in, self._sealed_out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._sealed_in, self._sealed_out, server_hostname=host)
         self._read: Any = self._tls.read  # which typeshed takes to return bytes even where it fills a buffer
@@ -644,7 +642,6 @@ class TlsConnection(Connection):
         except Exception as e:  # noqa: BLE001 the event loop would only print it
             answer.stumble(e)
         if answer.settled:
-            self._lookout.ended += 1
             self.wake()
         elif events > 1 or not control or size == READ_BYTES:
             self._look_closer(answer, size, bool(control), events)
@@ -735,7 +732,7 @@ class Wire:
     def __init__(self, targets: Iterable[Target], secrets: Mapping[str, str] = MappingProxyType({})) -> None:
         """`secrets`: as plan.resolve_keys has them; those of proxies are used here."""
         self._stamping = stamps.stamping_socket()
-        self._lookout = Lookout()
+        self._polls = PollClock()
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._aloft: list[dict[Flight, None]] = [{} for _ in range(LOOKS)]
         self._looked_at = 0
@@ -869,10 +866,10 @@ class Wire:
         connected_ns = time_ns()
         answer.connect_dur_ns = connected_ns - resolved_ns
         answer.tls_dur_ns = 0
-        connection = Connection(sock, remote_address, self._buffer, self._lookout)
+        connection = Connection(sock, remote_address, self._buffer, self._polls)
         if endpoint.context is not None:
             connection = TlsConnection(
-                sock, remote_address, self._buffer, self._lookout, endpoint.context, endpoint.server_name
+                sock, remote_address, self._buffer, self._polls, endpoint.context, endpoint.server_name
             )
             try:
                 connection.shake_hands(flight)
@@ -889,7 +886,7 @@ class Wire:
                 connection.close()
             endpoint.idle.clear()
             endpoint.held.clear()
-        self._lookout.close()
+        self._polls.close()
         self._timer.stop()
         self._timer.close()
         if self._stamping is not None:
