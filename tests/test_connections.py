@@ -13,6 +13,7 @@ import trustme
 from loadtest import plan, proxies, wire
 from loadtest.errors import PlanError
 from loadtest.types import Result, Target
+from loadtest.wire import connection
 from tests.conformance.harness import PROMPT, firing
 from tests.conformance.server import Step, read_request, serving
 from tests.conformance.voices import CHAT, CHUNKED, chunked, document, event
@@ -97,7 +98,7 @@ def test_a_fault_in_a_callback_of_the_event_loop_fails_its_request_at_once(
 
     owner, name = {
         "the parser's callback": (wire.Answer, "on_headers_complete"),
-        "a closer look": (wire.Connection, "_note_first_possible"),
+        "a closer look": (connection.Connection, "_note_first_possible"),
         "the time limits": (wire, "_ends_with"),
     }[place]
     two = chunked(event(CHAT.content("a")) + event(CHAT.content("b")))

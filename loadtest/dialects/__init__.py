@@ -1,6 +1,6 @@
 """One module a wire dialect; its file name, with dashes, is its name in a plan. Pure functions, no I/O.
 
-A dialect says how a prompt becomes an HTTP request and what the answer's bytes mean; sockets and clocks are wire.py's.
+A dialect says how a prompt becomes an HTTP request and what the answer's bytes mean; sockets and clocks are the wire's.
 `load` returns the module itself, which has what `Dialect` lists; a name that begins with an underscore is shared code.
 """
 
