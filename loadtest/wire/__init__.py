@@ -84,7 +84,7 @@ class Wire:
         self._aloft: list[dict[Flight, None]] = [{} for _ in range(LOOKS)]
         self._looked_at = 0
         self._timer = gevent.get_hub().loop.timer(LINGER_S / LOOKS, LINGER_S / LOOKS)
-        self._timer.start(self._look_at_some)
+        self._flying = 0
         self._endpoints = {
             target.name: Endpoint(target, proxies.of(target, secrets.get(proxies.key_name(target.name))))
             for target in targets
@@ -109,6 +109,9 @@ class Wire:
         endpoint = self._endpoints[target]
         aloft = self._aloft[self._looked_at]  # whose turn comes last
         aloft[flight] = None
+        self._flying += 1
+        if self._flying == 1:
+            self._timer.start(self._look_at_some)  # not always: it keeps the event loop from ending
         flight.request, size = request, len(request)
         del request  # or this frame kept it for as long as the answer takes
         try:
@@ -135,7 +138,11 @@ class Wire:
             return answer
         finally:
             flight.land()
+            flight.request = b""
             del aloft[flight]
+            self._flying -= 1
+            if not self._flying:
+                self._timer.stop()
 
     def _look_at_some(self) -> None:
         self._looked_at = (self._looked_at + 1) % LOOKS
@@ -177,8 +184,7 @@ class Wire:
                 if not kept:
                     connection.close()
                 else:
-                    connection.answer = None
-                    connection.kept_ns = answer.times[-1]
+                    connection.rest()
                     if conversation is not None:
                         endpoint.held[conversation] = connection
                     else:

@@ -20,9 +20,6 @@ MAX_ANSWER_BYTES = 256 << 20
 ONE_EVENT_BEGINS = 12
 """A read of one event mostly says `data:` within this many bytes (the length of an HTTP chunk comes first) and not
 again: to look for a second one from the end is cheaper than to count them."""
-STILL_ALIVE_NS = 1_000_000
-"""A connection that was kept so lately is used again without a look at whether it is still open: a request that finds it
-closed all the same goes out again on another."""
 READABLE, WRITABLE = 1, 2
 
 
@@ -35,7 +32,7 @@ class Connection:
 
     __slots__ = (
         "_bytes_before", "_polls", "_retransmits", "_segments", "_view", "_watcher", "answer", "buffer",
-        "bytes_read", "closed", "kept_ns", "reads", "remote_address", "sock", "wake",
+        "bytes_read", "closed", "reads", "remote_address", "sock", "wake",
     )  # fmt: skip
 
     def __init__(self, sock: _socket.socket, remote_address: str, buffer: memoryview, polls: PollClock) -> None:
@@ -44,7 +41,6 @@ class Connection:
         self.answer: Answer | None = None
         self.wake: Callable[[], None] = _nobody
         self.closed = False
-        self.kept_ns = 0  # when it was last put aside
         self.reads = 0
         self.bytes_read = 0
         self.buffer: bytearray = buffer.obj  # type: ignore[assignment]  # one for all connections: nothing stays in it
@@ -129,6 +125,11 @@ class Connection:
             return True
         return False
 
+    def rest(self) -> None:
+        """Until it is used again, and without a hold on what it was used for."""
+        self.answer = None
+        self.wake = _nobody
+
     def account(self, answer: Answer) -> None:
         """The kernel's side of an answer that is over, whose last read brought more than its last chunk."""
         info = stamps.tcp_info(self.sock)
@@ -185,7 +186,7 @@ class Connection:
 
     def alive(self) -> bool:
         """Before it is used again: whether the server has not closed it meanwhile."""
-        if not self.closed and time_ns() - self.kept_ns > STILL_ALIVE_NS:
+        if not self.closed:
             self.on_idle_readable()
         return not self.closed
 
@@ -299,12 +300,13 @@ class TlsConnection(Connection):
                 self._sealed_in.write(self._view[:size])
                 heard_before = self._plain_bytes
                 events = self._decipher(answer, now_ns)
-                if heard_before == self._plain_bytes and not answer.settled:
+                if heard_before != self._plain_bytes:
+                    answer.times.append(now_ns)
+                    answer.controls += control[0][2] if control else NO_STAMP
+                    answer.ends.append(len(answer.pieces))
+                elif not answer.settled:
                     self._count_segments()
                     return
-                answer.times.append(now_ns)
-                answer.controls += control[0][2] if control else NO_STAMP
-                answer.ends.append(len(answer.pieces))
             else:
                 answer.end(now_ns)
         except BlockingIOError:
