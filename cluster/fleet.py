@@ -28,7 +28,7 @@ from cluster.placement import lacking, placement, said, wanted
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
 from loadtest.host import Status
-from loadtest.run import POLL_EVERY_S, Place, Say
+from loadtest.run import POLL_EVERY_S, Check, Place, Say
 from loadtest.store import Address
 from loadtest.types import Region
 
@@ -57,6 +57,7 @@ class RayFleet:
         address: Address,
         directory: Path,
         say: Say,
+        check: Check = lambda: None,
         actor: type[HostActor] = HostActor,
         regions: list[Region] | None = None,
     ) -> None:
@@ -70,6 +71,7 @@ class RayFleet:
         self._numbers = [setup.shard for setup in setups]  # of the workers
         self._directory = directory
         self._say = say
+        self._check = check
         self._own = not address_of(self._fleet)
         self._actors: dict[int, Any] = {}  # by worker, as in all that follow
         self._nodes: dict[int, str] = {}
@@ -229,7 +231,8 @@ class RayFleet:
         fleet = self._fleet
         what = wanted(fleet, self.workers)
         told, tell_again = "", 0.0
-        while not there():
+        while not there():  # which looks for a second
+            self._check()
             left_s = deadline - time.monotonic()
             nodes = ray.nodes()
             lacks = lacking(fleet, self.workers, nodes)

@@ -25,12 +25,13 @@ from cluster.fleet import PATIENCE_S, RayFleet
 from loadtest.errors import RunFailed, UserError
 from loadtest.frames import Setup
 from loadtest.host import Status
-from loadtest.run import Fleet, Place, Say
+from loadtest.run import Check, Fleet, Place, Say
 from loadtest.store import Address
 from loadtest.types import Region
 
 ANSWER_WITHIN_S = 3 * PATIENCE_S  # below the lease of the others' actors
 LOST_AFTER_S = 10.0
+CHECK_EVERY_S = 1.0
 END_WITHIN_S = 20.0
 
 
@@ -61,12 +62,12 @@ class Answer(Struct):
     lost: dict[int, str]
 
 
-def fleet_of(setups: list[Setup], address: Address, directory: Path, say: Say) -> Fleet:
+def fleet_of(setups: list[Setup], address: Address, directory: Path, say: Say, check: Check) -> Fleet:
     """On as many Ray clusters as the plan's regions name."""
     clusters = by_cluster(setups[0].plan.fleet.regions)
     if len(clusters) > 1:
-        return Clusters(clusters, setups, address, directory, say)
-    return RayFleet(setups, address, directory, say)
+        return Clusters(clusters, setups, address, directory, say, check)
+    return RayFleet(setups, address, directory, say, check)
 
 
 def by_cluster(regions: Sequence[Region]) -> list[list[int]]:
@@ -169,7 +170,13 @@ class Clusters:
     """The fleets of several clusters as one."""
 
     def __init__(
-        self, clusters: list[list[int]], setups: list[Setup], address: Address, directory: Path, say: Say
+        self,
+        clusters: list[list[int]],
+        setups: list[Setup],
+        address: Address,
+        directory: Path,
+        say: Say,
+        check: Check,
     ) -> None:
         regions = setups[0].plan.fleet.regions
         self.workers = len(setups)
@@ -180,7 +187,7 @@ class Clusters:
                 mine = [setup for setup in setups if setup.shard % len(regions) in its]
                 work = Work(mine, address, directory, [regions[index] for index in its])
                 self._clusters.append(Cluster(number, work))
-            self._start(say)
+            self._start(say, check)
         except BaseException:
             self.close()
             raise
@@ -217,10 +224,11 @@ class Clusters:
         for cluster in self._clusters:
             cluster.await_end(deadline)
 
-    def _start(self, say: Say) -> None:
+    def _start(self, say: Say, check: Check) -> None:
         while waiting := {cluster.connection: cluster for cluster in self._clusters if cluster.ready is None}:
-            for one in connection.wait(list(waiting)):
+            for one in connection.wait(list(waiting), CHECK_EVERY_S):
                 waiting[one].hear(say)  # type: ignore[index]
+            check()
 
     def _poll(self) -> list[Status | None]:
         """The newest status of each worker; where a cluster's process was silent the last one, without its samples."""
@@ -249,8 +257,12 @@ def main(fd: int) -> None:
         def say(words: str) -> None:
             driver.send(Said(words))
 
+        def check() -> None:
+            if driver.poll():  # it says nothing before it is told Ready
+                raise EOFError
+
         try:
-            fleet = RayFleet(work.setups, work.address, work.directory, say, regions=work.regions)
+            fleet = RayFleet(work.setups, work.address, work.directory, say, check, regions=work.regions)
         except UserError as e:
             driver.send(Failed(str(e)))
             return

@@ -4,6 +4,7 @@
     ├── PlanError           the plan, a dataset or a key is wrong
     ├── StoreError          the store cannot be reached, opened or written
     ├── RunFailed           the workers could not be started or placed
+    ├── Interrupted         before anything was sent: status 130
     └── ResultsNotStored    the load was sent and its store failed: status 3, as for any INVALID run
 
 Whatever else is raised is a fault of ours: exit status 4.
@@ -26,6 +27,10 @@ class StoreError(UserError):
 
 class RunFailed(UserError):
     pass
+
+
+class Interrupted(UserError):
+    exit_status = 130
 
 
 class ResultsNotStored(UserError):

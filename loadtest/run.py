@@ -19,7 +19,7 @@ from msgspec import Struct, field
 
 from loadtest import losses
 from loadtest.detach import new_run_id as new_run_id
-from loadtest.errors import RunFailed
+from loadtest.errors import Interrupted, RunFailed
 from loadtest.frames import Setup, StageCount
 from loadtest.host import Status
 from loadtest.locustfiles.host import host_of
@@ -67,7 +67,9 @@ class Fleet(Protocol):
 
 
 Say = Callable[[str], None]
-"""Takes a sentence about what is waited for; it may raise, where nobody wants to wait any more."""
+"""Takes a sentence about what is waited for."""
+Check = Callable[[], None]
+"""Raises where nobody wants to wait any more."""
 
 
 class LocalFleet:
@@ -77,7 +79,14 @@ class LocalFleet:
     poll_every_s = POLL_EVERY_S
     lost: Mapping[int, str] = MappingProxyType({})
 
-    def __init__(self, setups: Sequence[Setup], address: Address, directory: Path, _say: Say | None = None) -> None:
+    def __init__(
+        self,
+        setups: Sequence[Setup],
+        address: Address,
+        directory: Path,
+        _say: Say | None = None,
+        _check: Check | None = None,
+    ) -> None:
         if setups[0].plan.fleet.regions:
             raise RunFailed("fleet.regions names places of a Ray cluster; run it with --on ray and RAY_ADDRESS")
         self._hosts = [host_of(setup, address, str(directory)) for setup in setups]
@@ -154,6 +163,11 @@ class Interrupts:
         """What Ctrl-C does, for others that may."""
         self.count += 1
         self._event.set()
+
+    def check(self) -> None:
+        """For those that wait before there is load: one is enough then."""
+        if self.count:
+            raise Interrupted("interrupted; nothing was sent")
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not through an interrupt that is not dealt with yet."""

@@ -28,7 +28,7 @@ from loadtest.losses import settle
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
-from loadtest.run import Driver, Fleet, Interrupts, LocalFleet, Place, Say, Snapshot, with_nonce
+from loadtest.run import Check, Driver, Fleet, Interrupts, LocalFleet, Place, Say, Snapshot, with_nonce
 from loadtest.spans import RESOURCE, SCOPE, id_of
 from loadtest.stopping import Stopping
 from loadtest.store import Address, Store, StoreError, open_store
@@ -36,7 +36,7 @@ from loadtest.types import Plan
 from loadtest.validity import Account, Stop
 
 INTERRUPTED = "SELECT JSONExtractBool(account, 'interrupted') AS interrupted FROM runs WHERE run = {run:String}"
-MakeFleet = Callable[[list[Setup], Address, Path, Say], Fleet]
+MakeFleet = Callable[[list[Setup], Address, Path, Say, Check], Fleet]
 
 
 def run(
@@ -158,14 +158,9 @@ def _drive(
         recorder.note(snapshot)
         view.show(snapshot)
 
-    def say(words: str) -> None:
-        if interrupts.count:
-            raise KeyboardInterrupt
-        view.say(words)
-
     with view:
-        say("starting the workers")
-        fleet = make_fleet(setups, store.address, directory, say)
+        view.say("starting the workers")
+        fleet = make_fleet(setups, store.address, directory, view.say, interrupts.check)
         try:
             snapshot = Driver(plan, run_id, fleet, show, interrupts, stopping).go()
             fleet.fetch_frames()

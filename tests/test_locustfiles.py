@@ -23,12 +23,12 @@ import requests
 
 from loadtest.account import account
 from loadtest.detach import new_run_id
-from loadtest.errors import PlanError, RunFailed
+from loadtest.errors import Interrupted, PlanError, RunFailed
 from loadtest.locustfiles import options
 from loadtest.locustfiles.names import named
 from loadtest.locustfiles.options import Options
 from loadtest.locustfiles.outcomes import outcome
-from loadtest.locustfiles.session import LOOPBACK, Interrupted, Load
+from loadtest.locustfiles.session import LOOPBACK, Load
 from loadtest.run import Interrupts, LocalFleet, Snapshot
 from loadtest.store import Store
 from loadtest.validity import Account, Facts, validity

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from loadtest import live, session
 from loadtest import plan as plans
 from loadtest.detach import good_id
-from loadtest.errors import PlanError, RunFailed, UserError
+from loadtest.errors import Interrupted, PlanError, RunFailed
 from loadtest.frames import LocustSetup, Setup
 from loadtest.locustfiles import options
 from loadtest.locustfiles.driver import LocustDriver, Master
@@ -58,10 +58,6 @@ def run(
     return session.carry_out(drive, plan, lambda p: options.record(asked, p), run_id, store, out, quiet)
 
 
-class Interrupted(UserError):
-    exit_status = 130
-
-
 class Load(Struct):
     """One run's load, from nothing to nothing: Locust's master, the fleet, the driver."""
 
@@ -79,7 +75,7 @@ class Load(Struct):
         master = Master(MasterSetup(str(self.asked.locustfile), arguments, self.master_host), self.directory)
         try:
             ready = master.wait_ready(READY_WITHIN_S)
-            fleet = self.make_fleet(self._setups(ready), self.address, self.directory, self.say)
+            fleet = self.make_fleet(self._setups(ready), self.address, self.directory, self.say, interrupts.check)
             try:
                 driver = LocustDriver(options.plan(self.asked), self.run, fleet, show, interrupts, master, ready.page)
                 snapshot = driver.go(say_page)

@@ -195,7 +195,7 @@ def test_a_clock_that_is_ahead_is_found(
     from cluster.fleet import RayFleet
 
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    fleet = RayFleet(setups, store.address, tmp_path, lambda _: None, ActorsOf.shifted())
+    fleet = RayFleet(setups, store.address, tmp_path, lambda _: None, actor=ActorsOf.shifted())
     try:
         eu, us = fleet.places()
     finally:
@@ -215,7 +215,7 @@ def test_what_a_host_raises_is_said_in_a_sentence(
 
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     with pytest.raises(RunFailed) as failure:
-        RayFleet(setups, store.address, tmp_path, lambda _: None, ActorsOf.full_disk())
+        RayFleet(setups, store.address, tmp_path, lambda _: None, actor=ActorsOf.full_disk())
     assert re.fullmatch(
         r"worker 0 on node \S+ \(\w+\) failed: OSError: \[Errno 28\] No space left on device: '/tmp/loadtest-r'; "
         "nothing was sent",
@@ -343,6 +343,29 @@ def test_sigterm_ends_a_run_in_order(
     assert run.wait(60) == 130, run.text
     assert whole(run.summary()), run.summary()["integrity"]
     assert run.summary()["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("fleet", "number"),
+    [
+        ("regions: [{{name: late, labels: {{where: late}}}}]", signal.SIGTERM),
+        ("regions: [{{name: eu, address: '{0}'}}, {{name: late, labels: {{where: late}}}}]", signal.SIGINT),
+    ],
+    ids=["one cluster", "two"],
+)
+def test_who_waits_for_nodes_may_be_interrupted(
+    cluster: Any,
+    start_run: Callable[..., Any],
+    write_plan: Callable[..., Path],
+    simulator: str,
+    fleet: str,
+    number: int,
+) -> None:
+    run = start_run(write_plan(simulator, 2, fleet.format(cluster.address)), cluster.address)
+    run.wait_for("no node has the labels where=late of region late")
+    run.process.send_signal(number)
+    assert run.wait(60) == 130, run.text
+    assert "loadtest: interrupted; nothing was sent" in run.text
 
 
 class Terminal:
