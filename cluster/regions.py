@@ -57,6 +57,11 @@ class Failed(Struct):
     words: str
 
 
+class Question(Struct):
+    asked_s: float  # monotonic
+    is_poll: bool
+
+
 class Answer(Struct):
     value: Any
     lost: dict[int, str]
@@ -90,7 +95,8 @@ class Cluster:
         self.lost: dict[int, str] = {}
         self.gone = False
         self.log_path = work.directory / f"cluster-{number}.log"
-        self._unanswered: list[float] = []  # when it was asked, monotonic
+        self._statuses = {worker: Status(worker=worker, state="starting") for worker in self.workers}
+        self._unanswered: list[Question] = []
         ours, theirs = socketpair()
         with ours, theirs, self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
@@ -105,17 +111,17 @@ class Cluster:
         if not self.gone:
             try:
                 self.connection.send((method, args))
-                self._unanswered.append(time.monotonic())
+                self._unanswered.append(Question(time.monotonic(), is_poll=args == ("poll",)))
             except OSError:
                 self._lose("has ended")
 
     def answer(self, by: float) -> Any:
-        """To the last question, if it comes `by` then; else None."""
+        """To the last question, if it comes `by` then; else None. What a poll brings is kept for `statuses`."""
         value = None
         while self._unanswered and not self.gone:
             try:
                 if not self.connection.poll(max(0.0, by - time.monotonic())):
-                    if time.monotonic() - self._unanswered[0] > LOST_AFTER_S:
+                    if time.monotonic() - self._unanswered[0].asked_s > LOST_AFTER_S:
                         self._lose(f"has not answered for {LOST_AFTER_S:g} s")
                     return None
                 told = self.connection.recv()
@@ -123,10 +129,23 @@ class Cluster:
                 self._lose("has ended")
                 return None
             if isinstance(told, Answer):
-                del self._unanswered[0]
                 value = told.value
                 self.lost |= told.lost
+                if self._unanswered.pop(0).is_poll:
+                    self._keep(told.value)
         return value
+
+    def statuses(self) -> dict[int, Status]:
+        """The newest of each worker; hosts hand samples over once, and so does this."""
+        newest = self._statuses
+        self._statuses = {worker: replace(status, samples=[]) for worker, status in newest.items()}
+        return newest
+
+    def _keep(self, told: list[Status | None]) -> None:
+        for status in told:
+            if status is not None:
+                samples = [*self._statuses[status.worker].samples, *status.samples]
+                self._statuses[status.worker] = replace(status, samples=samples)
 
     def hear(self, say: Say) -> None:
         """Something of its start. Raises RunFailed if there will be none."""
@@ -180,7 +199,6 @@ class Clusters:
     ) -> None:
         regions = setups[0].plan.fleet.regions
         self.workers = len(setups)
-        self._statuses = {setup.shard: Status(worker=setup.shard, state="starting") for setup in setups}
         self._clusters: list[Cluster] = []
         try:
             for number, its in enumerate(clusters):
@@ -232,12 +250,12 @@ class Clusters:
 
     def _poll(self) -> list[Status | None]:
         """The newest status of each worker; where a cluster's process was silent the last one, without its samples."""
-        self._statuses = {worker: replace(status, samples=[]) for worker, status in self._statuses.items()}
-        for told in self._ask("call", "poll").values():
-            if told is not None:
-                self._statuses |= {status.worker: status for status in told if status is not None}
+        self._ask("call", "poll")
+        newest: dict[int, Status] = {}
+        for cluster in self._clusters:
+            newest |= cluster.statuses()
         lost = self.lost
-        return [None if worker in lost else self._statuses[worker] for worker in range(self.workers)]
+        return [None if worker in lost else newest[worker] for worker in range(self.workers)]
 
     def _ask(self, method: str, *args: Any, within_s: float = ANSWER_WITHIN_S) -> dict[Cluster, Any]:
         """Of all at once. None of one that has not answered yet: a poll is not repeated then, all else waits its turn."""

@@ -1,0 +1,91 @@
+"""What the driver makes of the processes that hold its clusters, with others in their place: no Ray is needed for that."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.regions import Clusters, by_cluster
+from loadtest import plan as plans
+from loadtest.frames import Setup
+from loadtest.host import Status
+from loadtest.store import Address
+
+NOWHERE = Address("http", "127.0.0.1", 9, "d", "u", "")
+PLAN = """
+name: regions
+targets: [{name: a, url: "http://127.0.0.1:9/v1", dialect: openai-chat, model: m}]
+prompts: {kind: synthetic, input_tokens: 20, output_tokens: 5}
+stages: [{name: s, arrivals: {kind: constant, rate: 10}, duration_s: 1}]
+fleet: {workers: 2, regions: [{name: quick, address: "a:1"}, {name: slow, address: "b:1"}]}
+"""
+PROCESS = """#!{python}
+import sys
+from multiprocessing.connection import Connection
+from cluster.regions import Answer, Ready
+from loadtest.host import Sample, Status
+
+driver = Connection(int(sys.argv[-1]))
+work = driver.recv()
+[worker] = [setup.shard for setup in work.setups]
+slow = work.regions[0].name == "slow"
+driver.send(Ready(0.3, 2.5))
+polls, owed, lost = 0, [], {{}}
+while True:
+    try:
+        method, args = driver.recv()
+    except EOFError:
+        (work.directory / f"closed-{{worker}}").touch()
+        break
+    if args == ("poll",):
+        polls += 1
+        samples = [Sample(f"poll {{polls}}", "s", 0, None, 1.0, None, 0, None)]
+        owed.append([Status(worker=worker, state="ready", read=polls, samples=samples)])
+        if slow and polls == 1:
+            continue
+    else:
+        if args == ("raise",):
+            lost = {{worker: "raised"}}
+        owed.append([f"{{args[0]}} of {{worker}}"])
+    for value in owed:
+        driver.send(Answer(value, lost))
+    owed = []
+"""
+
+
+@pytest.fixture
+def make_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Clusters]]:
+    """Of two regions: `slow` answers its first poll when it is asked something else."""
+    process = tmp_path / "process"
+    process.write_text(PROCESS.format(python=sys.executable))
+    process.chmod(0o755)
+    made: list[Clusters] = []
+
+    def make() -> Clusters:
+        monkeypatch.setattr(sys, "executable", str(process))
+        plan = plans.parse(PLAN, tmp_path)
+        setups = [Setup("r", plan, {}, shard, 2) for shard in range(2)]
+        made.append(Clusters(by_cluster(plan.fleet.regions), setups, NOWHERE, tmp_path, print, lambda: None))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.close()
+
+
+def samples(statuses: list[Status | None]) -> list[list[str]]:
+    return [[sample.target for sample in status.samples] if status else [] for status in statuses]
+
+
+def test_no_sample_of_a_late_poll_is_lost(make_fleet: Callable[[], Clusters]) -> None:
+    fleet = make_fleet()
+    assert samples(fleet.call("poll")) == [["poll 1"], []]
+    assert samples(fleet.call("poll")) == [["poll 2"], []], "slow still owes its first"
+    fleet.call("stop", 0.0)
+    polled = fleet.call("poll")
+    assert samples(polled) == [["poll 3"], ["poll 1", "poll 2"]]
+    assert [status.read for status in polled] == [3, 2]
+    assert samples(fleet.call("poll")) == [["poll 4"], ["poll 3"]], "once"
+    assert fleet.call("stop", 0.0) == ["stop of 0", "stop of 1"]
+    assert not fleet.lost
