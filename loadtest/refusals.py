@@ -2,7 +2,10 @@
 
 A wrong key, path, port or name shows as the same answer to everything: `http_4xx`, `redirect`, `connect`, `dns` or `tls`
 from the target's first request on. A run is ended once more than `limit` requests of a target (the limit of the rule
-`refused`, 30 unless the plan says otherwise) have ended so, over at least `LEAST_S`, and none has ended in another way. Of
+`refused`, 30 unless the plan says otherwise) have ended so, over at least `LEAST_S`, and none has ended in another way; in
+these seconds, none was in flight for `PATIENCE_S` longer than the slowest refusal took either. For refusals end in
+milliseconds and answers after seconds, so that what has ended says little of what was let in. (A request that waits to be
+tried again, as a plan's `retries` may want it, is in flight.) Of
 30 failures out of 30 follows at 95% that fewer than one request in ten would have got in (the rule of three: Hanley and
 Lippman-Hand, JAMA 249, 1983); the seconds leave an endpoint the time to come up. To end a test that tells nothing any
 more, after a delay, is the idea of k6's `abortOnFail` and `delayAbortEval`.
@@ -13,7 +16,7 @@ the endpoint; nor a plan of `kind: probe`, which asks whether an endpoint is the
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -27,15 +30,17 @@ if TYPE_CHECKING:
 
 WORDS = frozenset({"http_4xx", "redirect", "connect", "dns", "tls"})
 LEAST_S = 5.0
+PATIENCE_S = 1.0
 QUOTED = 120
 
 
 class _Tally(Struct):
     target: Target
     stage: str = ""
-    first_ns: int = 0
+    first_ns: int = 0  # of the seconds that count
     last_ns: int = 0
     requests: int = 0
+    slowest_s: float = 0.0
     ends: Counter[tuple[str, int | None]] = field(default_factory=Counter)  # error word and HTTP status
     details: dict[tuple[str, int | None], str] = field(default_factory=dict)
     let_in: bool = False
@@ -49,6 +54,7 @@ class _Tally(Struct):
         self.first_ns = min(self.first_ns or sample.done_ns, sample.done_ns)
         self.last_ns = max(self.last_ns, sample.done_ns)
         self.requests += 1
+        self.slowest_s = max(self.slowest_s, sample.e2e_ms / 1e3)
         self.ends[end] += 1
         self.details.setdefault(end, sample.detail)
 
@@ -61,7 +67,8 @@ class Refusals:
         watched = [] if plan.kind == "probe" else plan.targets
         self._tallies = {target.name: _Tally(target) for target in watched}
 
-    def found(self, samples: Iterable["Sample"]) -> list[Refusal]:
+    def found(self, samples: Iterable["Sample"], oldest_s: Callable[[str], float] = lambda _: 0.0) -> list[Refusal]:
+        """`oldest_s`: for how long the oldest request in flight to a target is so; 0 if none is."""
         if not self._tallies:
             return []
         for sample in samples:
@@ -69,6 +76,9 @@ class Refusals:
                 tally.note(sample)
                 if tally.let_in:
                     del self._tallies[sample.target]
+        for name, tally in self._tallies.items():
+            if oldest_s(name) > tally.slowest_s + PATIENCE_S:
+                tally.first_ns = tally.last_ns
         return [
             Refusal(target=name, stage=t.stage, requests=t.requests, says=_sentence(t))
             for name, t in self._tallies.items()

@@ -306,10 +306,22 @@ class Driver:
     def _end_for_refusals(self) -> None:
         """More of what a target refuses altogether would tell nothing. A locustfile's author decides alone what it is
         to do then."""
-        found = self._refusals.found(sample for status in self._statuses for sample in status.samples)
+        samples = (sample for status in self._statuses for sample in status.samples)
+        found = self._refusals.found(samples, self._oldest_s)
         if found and not self.snapshot.of_locustfile and not self._ending():
             self.snapshot.refusals = found
             self._stop(INTERRUPT_DRAIN_S)
+
+    def _oldest_s(self, name: str) -> float:
+        """For how long the oldest request in flight to a target is so, by the clock of its worker."""
+        target = [each.name for each in self.plan.targets].index(name)
+        ages_ns = (
+            status.now_ns - count.targets[target].oldest_ns
+            for status in self._statuses
+            for count in status.stages
+            if len(count.targets) > target and count.targets[target].oldest_ns
+        )
+        return max(ages_ns, default=0) / 1e9
 
     def _write_off_lost(self) -> None:
         """What the lost hosts had to send while the others still did."""

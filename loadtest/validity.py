@@ -201,8 +201,9 @@ _RULES = (
         names=lambda a: [refusal.says for refusal in a.refusals],
         doc="More requests of a target than the limit, over at least 5 seconds, have ended by `http_4xx`, `redirect`, "
         "`connect`, `dns` or `tls`, and none in another way: a wrong key, path, port or name, which more load would only "
-        "repeat. The run is ended then, what was sent is kept, and what is in flight elsewhere has 5 seconds to end. 30 of "
-        "30 means, at 95%, that fewer than one in ten would have got in (the rule of three: Hanley and Lippman-Hand, JAMA "
+        "repeat. In these seconds none was in flight for a second longer than the slowest of those took either: it may have "
+        "been let in. The run is ended then, what was sent is kept, and what is in flight elsewhere has 5 seconds to end. 30 "
+        "of 30 means, at 95%, that fewer than one in ten would have got in (the rule of three: Hanley and Lippman-Hand, JAMA "
         "249, 1983). Never for `rate_limited`, `overloaded`, `http_5xx`, timeouts or broken answers, which are what a load "
         "test is to see; nor once a request of that target ended in another way, for an endpoint that fails later is "
         "measured; nor in a plan of `kind: probe`. A plan that wants such answers sets the limit out of reach.",

@@ -1,8 +1,11 @@
 """A plan that is refused by everything it is sent to: the run ends early, says why, and loses nothing."""
 
 import contextlib
+import itertools
 import socket
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
@@ -10,7 +13,7 @@ import pytest
 
 from loadtest.frames import Unpacker, decode_frame
 from loadtest.host import Sample, _sample
-from loadtest.refusals import LEAST_S, Refusals
+from loadtest.refusals import LEAST_S, PATIENCE_S, Refusals
 from loadtest.report.summary import summary
 from loadtest.run import Snapshot
 from loadtest.session import record
@@ -127,6 +130,59 @@ def test_an_endpoint_that_fails_later_is_measured(store: Store, tmp_path: Path) 
     assert store.query(gone, {"run": snapshot.run})[0]["n"] > 200
 
 
+@contextlib.contextmanager
+def every_second_is_refused(until: threading.Event) -> Iterator[str]:
+    """At once, by 400; the others begin to answer, and end once `until` is set."""
+    turn = itertools.count()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if next(turn) % 2:
+                self.send_error(400)
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n')
+            assert until.wait(60)
+            self.wfile.write(b"data: [DONE]\n\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            until.set()
+            server.shutdown()
+            thread.join()
+
+
+def test_long_answers_beside_quick_refusals_are_waited_for(store: Store, tmp_path: Path) -> None:
+    """All that has ended was refused, for longer than it takes to be ended: what is being answered has not ended yet."""
+    all_sent = threading.Event()
+
+    def let_them_end(snapshot: Snapshot) -> None:
+        if snapshot.phase == "draining":
+            all_sent.set()
+
+    with every_second_is_refused(all_sent) as url:
+        stage = f"name: s, arrivals: {{kind: constant, rate: 20}}, duration_s: {LEAST_S + 2}, drain_s: 30"
+        plan = make_plan(url, stage)
+        plan = msgspec.structs.replace(plan, targets=plan.targets[:1])
+        snapshot, booked = drive(plan, store, tmp_path, view=Watched(let_them_end))
+    assert not snapshot.refusals
+    assert booked.integrity.sent == booked.integrity.stored == 20 * (LEAST_S + 2)
+    ends = (
+        "SELECT toString(error) AS end, count() AS n FROM requests WHERE run = {run:String} GROUP BY end ORDER BY end"
+    )
+    assert store.query(ends, {"run": snapshot.run}) == [{"end": "", "n": 70}, {"end": "http_4xx", "n": 70}]
+
+
 # On samples made by hand
 
 
@@ -151,6 +207,20 @@ def test_how_many_and_how_long(plan: Plan) -> None:
     [refusal] = Refusals(plan).found(refused(31))
     assert (refusal.target, refusal.stage, refusal.requests) == ("a", "peak", 31)
     assert refusal.says == "a: HTTP 401 from every request: it has no key: does it need one (key: env:NAME)? The first ended with: HTTP 401: no"  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize("took_s", [0.001, 3])
+def test_what_is_in_flight_for_longer_than_a_refusal_takes_may_be_let_in(plan: Plan, took_s: float) -> None:
+    """The seconds count anew from when it is not in flight any more: its end comes to be known later."""
+    all_refused = [msgspec.structs.replace(each, e2e_ms=took_s * 1e3) for each in refused(61, 2 * LEAST_S)]
+    before, after = all_refused[:31], all_refused[31:]
+    waited_for = took_s + PATIENCE_S
+    assert len(Refusals(plan).found(before, lambda _: waited_for - 0.1)) == 1
+    watch = Refusals(plan)
+    assert watch.found(before, lambda _: waited_for + 0.1) == []
+    assert watch.found(after[:-1]) == []
+    [refusal] = watch.found(after[-1:])
+    assert refusal.requests == 61
 
 
 @pytest.mark.parametrize(
