@@ -20,8 +20,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cluster.actor import FETCHED_WITHIN_S
-from cluster.fleet import PATIENCE_S, RayFleet
+from cluster.actor import FETCHED_WITHIN_S, LEASE_S
+from cluster.fleet import RayFleet
 from loadtest.errors import RunFailed, UserError
 from loadtest.frames import Setup
 from loadtest.host import Status
@@ -29,7 +29,7 @@ from loadtest.run import Check, Fleet, Place, Say
 from loadtest.store import Address
 from loadtest.types import Region
 
-ANSWER_WITHIN_S = 3 * PATIENCE_S  # below the lease of the others' actors
+ASKING_S = 1.0  # what asking all clusters may take beside the wait for their answers
 LOST_AFTER_S = 10.0
 CHECK_EVERY_S = 1.0
 END_WITHIN_S = 20.0
@@ -212,6 +212,9 @@ class Clusters:
         ready = [cluster.ready for cluster in self._clusters if cluster.ready]
         self.start_lead_s = max(each.start_lead_s for each in ready)
         self.poll_every_s = max(each.poll_every_s for each in ready)
+        self._answer_within_s = (
+            LEASE_S - self.poll_every_s - ASKING_S
+        )  # of actors that wait while another cluster's are slow
 
     @property
     def lost(self) -> Mapping[int, str]:
@@ -227,13 +230,13 @@ class Clusters:
 
     def places(self) -> list[Place]:
         found: dict[int, Place] = {}
-        for cluster, told in self._ask("places").items():
+        for cluster, told in self._ask("places", patience_s=LOST_AFTER_S).items():
             unknown = [Place("unknown", cluster.vantages[worker]) for worker in cluster.workers]
             found |= zip(cluster.workers, told or unknown, strict=True)
         return [found[worker] for worker in range(self.workers)]
 
     def fetch_frames(self) -> None:
-        self._ask("fetch_frames", within_s=FETCHED_WITHIN_S)
+        self._ask("fetch_frames", patience_s=FETCHED_WITHIN_S)
 
     def close(self) -> None:
         for cluster in self._clusters:
@@ -257,13 +260,17 @@ class Clusters:
         lost = self.lost
         return [None if worker in lost else newest[worker] for worker in range(self.workers)]
 
-    def _ask(self, method: str, *args: Any, within_s: float = ANSWER_WITHIN_S) -> dict[Cluster, Any]:
-        """Of all at once. None of one that has not answered yet: a poll is not repeated then, all else waits its turn."""
+    def _ask(self, method: str, *args: Any, patience_s: float | None = None) -> dict[Cluster, Any]:
+        """Of all at once. One that owes an answer already is not waited for unless there is patience, and not polled
+        again; all else waits its turn there."""
+        owing = [cluster for cluster in self._clusters if cluster.owes()]
         for cluster in self._clusters:
-            if not (args == ("poll",) and cluster.owes()):
+            if not (args == ("poll",) and cluster in owing):
                 cluster.ask(method, *args)
-        deadline = time.monotonic() + within_s
-        return {cluster: cluster.answer(deadline) for cluster in self._clusters}
+        now = time.monotonic()
+        late = now + (patience_s or 0)
+        by = now + (patience_s or self._answer_within_s)
+        return {cluster: cluster.answer(late if cluster in owing else by) for cluster in self._clusters}
 
 
 def main(fd: int) -> None:
