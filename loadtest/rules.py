@@ -157,6 +157,12 @@ def _fleet(fleet: Fleet) -> Iterator[str]:
                 f"regions[{i}].labels is empty; name the labels of its nodes, as in {{ray.io/region: eu-west-1}}, or the "
                 "address of a Ray cluster of its own, as in head.eu.example:6379"
             )
+        alike = (k for k, other in enumerate(fleet.regions) if k != i and other.address == region.address)
+        if region.address and not region.labels and (k := next(alike, None)) is not None:
+            yield (
+                f"regions[{i}].labels is empty, but regions[{k}] has the address {region.address!r} too; name the labels that "
+                "its nodes alone have, as in {ray.io/region: eu-west-1}"
+            )
         if region.address and not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/:@\[\]]+):[0-9]{1,5}", region.address):
             yield f"regions[{i}].address is {region.address!r}; write host:port of the head, as in head.eu.example:6379"
         if region.token_file is not None and not region.address:

@@ -319,6 +319,19 @@ def test_keys_of_sources_are_theirs_alone(tmp_path: Path) -> None:
         plan.resolve_gpu_keys(read)
 
 
+def test_regions_of_one_address_are_told_apart_by_labels() -> None:
+    def problems(*regions: str) -> list[str]:
+        named = (f"{{name: r{i}, address: '{region}}}" for i, region in enumerate(regions))
+        return problems_of(filled(more=f"fleet: {{workers: 3, regions: [{', '.join(named)}]}}"))
+
+    assert problems("a:1', labels: {at: eu}", "b:1'", "a:1', labels: {at: us}") == []
+    assert problems("a:1', labels: {at: eu}", "b:1'", "a:1', token_file: t") == [
+        "fleet.regions[2].labels is empty, but regions[0] has the address 'a:1' too; name the labels that its nodes alone "
+        "have, as in {ray.io/region: eu-west-1}"
+    ]
+    assert len(problems("a:1'", "a:1'")) == 2
+
+
 def test_a_region_is_a_cluster_or_a_part_of_one() -> None:
     def problems(region: str) -> list[str]:
         return problems_of(filled(more=f"fleet: {{regions: [{{name: eu, {region}}}]}}"))
