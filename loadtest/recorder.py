@@ -5,9 +5,11 @@ rows when they end: that some are in flight, and for how long already, is known 
 are added up over workers, which keeps a thousand of them to a few rows a second; what is a worker's own stays apart.
 
 Nothing a figure rests on goes this way. Events that the store does not take wait for the next second, so that a run is
-not shown as going on because its last words met a store that was busy; counts are overtaken by the next second's.
+not shown as going on because its last words met a store that was busy; counts are overtaken by the next second's. An
+event that cannot be put in words for the store at all is given up, and no other with it.
 """
 
+import contextlib
 import sys
 import threading
 import time
@@ -136,7 +138,7 @@ class Recorder:
         for attempt in range(LAST_TRIES):
             time.sleep(min(attempt, 1) * EVERY_S)
             store = self._write(store)
-            if not self._sending or time.monotonic() > until:
+            if not (self._sending or self._events) or time.monotonic() > until:
                 break
         if store:
             store.close()
@@ -145,16 +147,42 @@ class Recorder:
         """What waits, over the connection that there is, or a new one; where that fails, events go on waiting."""
         try:
             store = store or Store.connect(self._address)
-            while events := self._next():
+        except Exception as e:  # noqa: BLE001  # nothing here may end the run, nor the words after it
+            self._failure = _said(e)
+            return None
+        self._write_events(store)
+        with contextlib.suppress(Exception):  # of theirs, none is missed
+            self._write_points(store)
+        return store
+
+    def _write_events(self, store: Store) -> None:
+        while events := self._next():
+            try:
                 store.insert("events", self._columns(events), f"{self._run}-events-{self._batch}")
                 self._sending = []
-            with self._lock:
-                points, self._points = self._points, []
-            self._pointed += 1
-            telemetry.insert(store, points, spans.RESOURCE, f"{self._run}-recorder-{self._pointed}")
-        except Exception as e:  # noqa: BLE001  # nothing here may end the run, nor the words after it
-            self._failure = str(e) if isinstance(e, StoreError) else f"internal error: {type(e).__name__}: {e}"
-        return store
+            except StoreError as e:
+                self._failure = _said(e)
+                return
+            except Exception as e:  # noqa: BLE001  # one of them is the cause: it is looked for by halves
+                self._failure = _said(e)
+                self._halve(events)
+
+    def _halve(self, events: list[Event]) -> None:
+        """Send the first half next; a single one is given up."""
+        half = len(events) // 2
+        with self._lock:
+            if half:
+                self._events[:0] = events[half:]
+            else:
+                self._given_up += 1
+        self._sending = events[:half]
+        self._batch += 1
+
+    def _write_points(self, store: Store) -> None:
+        with self._lock:
+            points, self._points = self._points, []
+        self._pointed += 1
+        telemetry.insert(store, points, spans.RESOURCE, f"{self._run}-recorder-{self._pointed}")
 
     def _next(self) -> list[Event]:
         if not self._sending:
@@ -182,6 +210,10 @@ class Recorder:
             "text": [e.text for e in events],
             "data": [msgspec.json.encode(e.data).decode() for e in events],
         }
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, StoreError) else f"internal error: {type(error).__name__}: {error}"
 
 
 class _Seen:

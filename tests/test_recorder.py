@@ -1,8 +1,10 @@
 """What those who watch a store see of a run while it goes on, and what `loadtest runs` says of one that has no end."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from loadtest.detach import new_run_id
 from loadtest.errors import RunFailed
 from loadtest.frames import Setup
+from loadtest.host import Status
 from loadtest.recorder import Event, Recorder
 from loadtest.run import Driver, Interrupts, LocalFleet, Snapshot
 from loadtest.store import Address, Store
@@ -147,12 +150,56 @@ def test_what_the_store_did_not_take_is_stored_once_it_does(
     assert capsys.readouterr().err == ""
 
 
-def test_an_event_that_cannot_be_told_does_not_end_the_run(
+def test_counts_are_stored_though_events_are_not(store: Store, simulator: str) -> None:
+    points = "SELECT count() AS n FROM otel_metrics_gauge WHERE Attributes['loadtest.run'] = 'uneventful'"
+    plan = make_plan(simulator, STAGE)
+    now_ns = time.time_ns()
+    hosts = [Status(worker=0, state="ready")]
+    snapshot = Snapshot(plan, "uneventful", now_ns, now_ns, stage=0, times=[], hosts=hosts, phase="running")
+    with Recorder(store.address, plan, "uneventful") as recorder:
+        store._command("RENAME TABLE events TO events_away")
+        try:
+            recorder.say(Event(ts_ns=now_ns, event="interrupted", text="meanwhile"))
+            recorder.note(snapshot)
+            until(lambda: store.query(points)[0]["n"])
+            assert recorder._failure
+        finally:
+            store._command("RENAME TABLE events_away TO events")
+
+
+def test_an_event_that_cannot_be_told_holds_up_neither_the_run_nor_its_end(
     store: Store, simulator: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Though all of them go in one insert."""
     with Recorder(store.address, make_plan(simulator, STAGE), "odd") as recorder:
         recorder.say(Event(ts_ns=time.time_ns(), event="interrupted", text="", data={"of": object()}))
-    assert "internal error: TypeError" in capsys.readouterr().err
+        recorder.say(Event(ts_ns=time.time_ns(), event="run_ended", text="VALID"))
+    assert [e["event"] for e in store.query(EVENTS, {"run": "odd"})] == ["run_started", "run_ended"]
+    words = capsys.readouterr().err
+    assert words.startswith(
+        "warning: 1 event of the run (its stages, verdicts, end) not stored: internal error: TypeError"
+    )
+
+
+def test_the_end_is_tried_again_where_the_store_was_never_there(
+    store: Store, simulator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = dataclasses.replace(store.address, database="late")
+    recorder = Recorder(late, make_plan(simulator, STAGE), "late")
+
+    def make_tables() -> None:
+        until(lambda: recorder._failure)
+        with Store.connect(store.address) as another:
+            another._command("CREATE DATABASE late")
+            another._command(f"CREATE TABLE late.events AS {store.address.database}.events")
+
+    thread = threading.Thread(target=make_tables)
+    thread.start()
+    with recorder:
+        pass
+    thread.join()
+    assert capsys.readouterr().err == ""
+    assert store.query("SELECT event FROM late.events") == [{"event": "run_started"}]
 
 
 def until(condition: Callable[[], Any], within_s: float = 20) -> None:
