@@ -65,6 +65,7 @@ class RayFleet:
         self.start_lead_s = LEAD_S + 2 * COST_S * self.workers
         self.poll_every_s = max(POLL_EVERY_S, COST_S * self.workers)
         self.lost: dict[int, str] = {}
+        self._raised: set[int] = set()  # of these: their actors live
         self._plan = setups[0].plan
         self._fleet = self._plan.fleet if regions is None else replace(self._plan.fleet, regions=regions)
         self._placement = placement(self._fleet, self.workers)
@@ -126,8 +127,9 @@ class RayFleet:
         self._over.set()
         if self._clock_thread.is_alive():
             self._clock_thread.join(2 * CLOCK_WITHIN_S)
-        self._answers({worker: self._actors[worker].clean.remote() for worker in self._living()}, LOST_AFTER_S)
-        for worker in self._living():
+        there = [*self._living(), *self._raised]
+        self._answers({worker: self._actors[worker].clean.remote() for worker in there}, LOST_AFTER_S)
+        for worker in there:
             with suppress(RayError):
                 ray.kill(self._actors[worker])
         ray.shutdown()  # with the driver's job Ray ends the placement group, and actors that were silent and come back
@@ -177,6 +179,7 @@ class RayFleet:
                 if ref in ready:
                     out[worker] = ray.get(ref, timeout=PATIENCE_S)
             except RayTaskError as e:
+                self._raised.add(worker)
                 self._lose(worker, f"failed: {type(e.cause).__name__}: {e.cause}")  # Ray's own words are a traceback
             except ActorUnavailableError:
                 continue  # silent: the polls tell whether for good

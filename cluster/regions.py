@@ -105,7 +105,12 @@ class Cluster:
                 start_new_session=True,  # Ctrl-C is for the driver alone
             )  # fmt: skip
             self.connection = connection.Connection(ours.detach())
-        self.connection.send(work)
+        try:
+            self.connection.send(work)
+        except OSError:
+            self.end()
+            self.await_end(time.monotonic() + END_WITHIN_S)
+            raise self._ended() from None
 
     def ask(self, method: str, *args: Any) -> None:
         if not self.gone:
@@ -158,10 +163,13 @@ class Cluster:
                 case Ready() as ready:
                     self.ready = ready
         except (EOFError, OSError):
-            raise RunFailed(f"{self.name}: the process that holds the cluster has ended; see {self.log_path}") from None
+            raise self._ended() from None
 
     def owes(self) -> bool:
         return bool(self._unanswered)
+
+    def _ended(self) -> RunFailed:
+        return RunFailed(f"{self.name}: the process that holds the cluster has ended; see {self.log_path}")
 
     def _lose(self, how: str) -> None:
         self.gone = True
@@ -170,10 +178,8 @@ class Cluster:
         self._process.kill()
 
     def end(self) -> None:
-        """It closes its fleet when nobody speaks to it any more; that would take long where none of it is there."""
+        """It closes its fleet when nobody speaks to it any more."""
         self.connection.close()
-        if len(self.lost) == len(self.workers):
-            self._process.kill()
 
     def await_end(self, by: float) -> None:
         try:
