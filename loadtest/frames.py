@@ -90,6 +90,9 @@ class TargetCount(Struct, array_like=True):
     oldest_ns: int = 0  # started_ns of the oldest request in flight, 0 if none
     next_seq: int = 0  # the first seq of this shard not yet taken
     retried: int = 0  # further attempts that have ended; the other counts are of first ones
+    end_ns: int = (
+        0  # when the last of the `requests` of a closed stage was sent; 0 before, and where time ends the stage
+    )
 
 
 class StageCount(Struct):

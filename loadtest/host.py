@@ -474,6 +474,7 @@ def added(dead: TargetCount, living: TargetCount) -> TargetCount:
         oldest_ns=living.oldest_ns,
         next_seq=max(dead.next_seq, living.next_seq),
         retried=dead.retried + living.retried,
+        end_ns=living.end_ns and max(dead.end_ns, living.end_ns),
     )
 
 

@@ -112,6 +112,9 @@ class StageTimes(Struct):
     start_ns: int
     end_ns: int = 0
     drained_ns: int = 0
+    target_end_ns: dict[str, int] = field(
+        default_factory=dict
+    )  # where a target's last request was sent before `end_ns`
 
 
 class Snapshot(Struct):
@@ -275,6 +278,7 @@ class Driver:
             if counts and len(counts) == len(self._statuses) and all(c.drained_ns for c in counts):
                 times.end_ns = max(c.end_ns for c in counts)
                 times.drained_ns = max(c.drained_ns for c in counts)
+                times.target_end_ns = self._target_ends(counts)
         if self.snapshot.phase in ("running", "draining") and self.times:
             ended = all(c.end_ns for c in self._counts(self.times[-1].stage) or [StageCount(0, 0, [])])
             self.snapshot.phase = "draining" if ended else "running"
@@ -284,6 +288,14 @@ class Driver:
 
     def _counts(self, stage: int) -> list[StageCount]:
         return [count for status in self._statuses for count in status.stages if count.stage == stage]
+
+    def _target_ends(self, counts: Sequence[StageCount]) -> dict[str, int]:
+        """Of a closed stage of so many requests: a target that answers sooner has sent its last one sooner."""
+        ends = {
+            target.name: [count.targets[k].end_ns for count in counts if k < len(count.targets)]
+            for k, target in enumerate(self.plan.targets)
+        }
+        return {name: max(each) for name, each in ends.items() if each and all(each)}
 
     def _all_drained(self) -> bool:
         return all(times.drained_ns for times in self.times) or not self._statuses

@@ -304,6 +304,7 @@ def _record_spans(tracer: Tracer, ids: Ids, snapshot: Snapshot, booked: Account,
                 "loadtest.round": rounds.round_of(plan, times.stage),
                 "loadtest.warmup": stage.warmup,
                 "loadtest.end_ns": times.end_ns or snapshot.now_ns,
+                "loadtest.target_end_ns": json.dumps(times.target_end_ns),
                 "loadtest.goodput": json.dumps(plan.goodput),
             },
         )

@@ -72,6 +72,7 @@ class StageRun:
         self.stopping = Event()
         self.drain_deadline_ns = 0
         self.first_start_ns = self.end_ns = self.drained_ns = 0
+        self.last_start_ns = [command.start_ns for _ in plan.targets]  # under closed load
 
     def run(self) -> None:
         self.alarm.sleep_until(self.start_ns)
@@ -191,6 +192,7 @@ class StageRun:
         while not self.alarm.stopped and (end_ns is None or time.time_ns() < end_ns):
             seq = next(queue, None)
             if seq is None:
+                self.counts[target].end_ns = self.last_start_ns[target]
                 return
             prompt = self.worker.schedule.prompt(self.index, seq, target)
             count = self.counts[target]
@@ -198,7 +200,7 @@ class StageRun:
             count.sent += 1
             count.next_seq = seq + 1
             started_ns = time.time_ns()
-            self.worker.last_start_ns = started_ns
+            self.worker.last_start_ns = self.last_start_ns[target] = started_ns
             self.in_flight[target][gevent.getcurrent()] = started_ns
             self._converse(seq, target, None, prompt)
 
@@ -229,6 +231,8 @@ class StageRun:
             return False
         count.sent += 1
         self.worker.last_start_ns = flying[gevent.getcurrent()] = time.time_ns()
+        if count.end_ns:
+            count.end_ns = self.worker.last_start_ns
         return True
 
     def _fire(

@@ -1,6 +1,6 @@
 """Requests as Results, short enough to work out their figures by hand, and the way they take into a store."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -56,10 +56,17 @@ usage = partial(answer, token_source="usage")
 matched = partial(answer, token_source="usage_matched")
 
 
-def insert(store: Store, run: str, rows: Sequence[Result], goodput: dict[str, float]) -> None:
+def insert(
+    store: Store,
+    run: str,
+    rows: Sequence[Result],
+    goodput: dict[str, float],
+    sooner_ms: Mapping[str, float] | None = None,
+) -> None:
     """Store copies of the rows under `run`, and a stage row for each stage and round they name.
 
-    A row whose seq is n * SEQS is of round n; rounds begin 20 s after each other.
+    A row whose seq is n * SEQS is of round n; rounds begin 20 s after each other. `sooner_ms`: how long before the others
+    a target had sent all its requests.
     """
     named = [_identified(run, row.seq // SEQS * SEQS + seq, row) for seq, row in enumerate(rows)]
     store.insert("otel_traces", spans.columns(named, dict.fromkeys({row.target for row in rows}, SPAN_OF_TARGET)))
@@ -75,6 +82,10 @@ def insert(store: Store, run: str, rows: Sequence[Result], goodput: dict[str, fl
         "warmup": [stage == "warm-up" for stage, _ in stages],
         "start_ns": starts_ns,
         "end_ns": [start_ns + WINDOW_S * 1_000_000_000 for start_ns in starts_ns],
+        "target_end_ns": [
+            {target: start_ns + WINDOW_S * 1_000_000_000 - ns(ms) for target, ms in (sooner_ms or {}).items()}
+            for start_ns in starts_ns
+        ],
         "drained_ns": [start_ns + 2 * WINDOW_S * 1_000_000_000 for start_ns in starts_ns],
         "goodput": [goodput] * n,
     }

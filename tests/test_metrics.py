@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from loadtest import metrics
 from loadtest.metrics import METRICS
+from loadtest.rounds import SEQS
 from loadtest.store import Store
 from loadtest.types import FAULT_OF, TOKEN_KINDS, Metric, Result
 from tests.rows import (
@@ -679,6 +680,19 @@ def test_a_series_is_bucketed_by_the_time_of_sending(
                 close(within_bucket[math.floor(0.5 * n)] if n else None),
             )
     assert found.keys() == expected
+
+
+def test_a_target_that_had_sent_all_its_requests_sooner_has_a_window_of_its_own(store: Store) -> None:
+    rows = [
+        answer(target=t, seq=n * SEQS, at_ms=at + 20_000 * n) for t in "ab" for n in (0, 1) for at in (0, 3000, 7000)
+    ]
+    insert(store, "own-windows", rows, {}, {"a": 6000})
+    found = store.query(metrics.figures(["requests_per_s"], RUN), {"run": "own-windows"})
+    assert {row["target"]: row["requests_per_s"] for row in found} == {"a": close(4 / 8), "b": close(6 / 20)}
+    by = (*metrics.BY, metrics.BY_ROUND)
+    found = store.query(metrics.figures(["requests_per_s"], RUN, by=by), {"run": "own-windows"})
+    rates = {"a": close(2 / 4), "b": close(3 / 10)}
+    assert [(row["target"], row["requests_per_s"]) for row in found] == [(t, rates[t]) for t in "aabb"]
 
 
 @pytest.mark.parametrize("name", ["requests_per_s", "output_tokens_per_s"])

@@ -178,6 +178,20 @@ def test_killed_worker_under_open_load(simulator: str, store: Store, tmp_path: P
     assert late, "the restarted worker took its share up again"
 
 
+def test_a_closed_stage_of_so_many_requests_ends_for_each_target_with_its_last_one(
+    simulator: str, store: Store, tmp_path: Path
+) -> None:
+    plan = make_plan(simulator, "name: s, arrivals: {kind: closed}, concurrency: 2, requests: 8, drain_s: 10")
+    slow = msgspec.structs.replace(plan.targets[1], body={"simulate": {"ttft_ms": 700, "chunks": 1}})
+    snapshot, _ = drive(msgspec.structs.replace(plan, targets=[plan.targets[0], slow]), store, tmp_path, workers=2)
+    sql = "SELECT target, max(started_ns) AS ns FROM requests WHERE run = {run:String} GROUP BY target ORDER BY target"
+    [a, b] = store.query(sql, {"run": snapshot.run})
+    [times] = snapshot.times
+    assert times.target_end_ns == {each["target"]: pytest.approx(each["ns"], abs=50_000_000) for each in (a, b)}
+    assert times.target_end_ns["b"] <= times.end_ns
+    assert b["ns"] - a["ns"] > 1_000_000_000
+
+
 def test_killed_worker_under_closed_load(simulator: str, store: Store, tmp_path: Path) -> None:
     slow = {"simulate": {"ttft_ms": 100, "chunks": 3, "gaps_ms": 50}}
     plan = make_plan(simulator, "name: closed, arrivals: {kind: closed}, concurrency: 8, duration_s: 5, drain_s: 5")

@@ -360,12 +360,18 @@ def _source(metrics: Iterable[Metric], where: str, table: str = "requests") -> s
     if not any(metric.kind == "rate" for metric in metrics):
         return table
     stages = (
-        "SELECT run, stage, round, start_ns, end_ns, goodput AS goodput_limits, "
-        "sum(end_ns - start_ns) OVER (PARTITION BY run, stage) AS all_rounds_ns "
+        "SELECT run, stage, round, start_ns, end_ns AS stage_end_ns, goodput AS goodput_limits, "
+        "mapApply((of, own_end_ns) -> (of, end_ns - own_end_ns), target_end_ns) AS sooner_ns, "
+        "sum(end_ns - start_ns) OVER (PARTITION BY run, stage) AS stage_ns, "
+        "sumMap(sooner_ns) OVER (PARTITION BY run, stage) AS all_sooner_ns "
         "FROM (SELECT * FROM stages LIMIT 1 BY run, stage, round)"
     )
     rows = f"SELECT *, {OF_SEQ} AS round FROM {table}"
-    return f"({rows}) AS requests LEFT JOIN ({stages}) AS stages USING (run, stage, round)"
+    joined_rows = f"({rows}) AS requests LEFT JOIN ({stages}) AS stages USING (run, stage, round)"
+    return (
+        "(SELECT requests.*, start_ns, goodput_limits, stage_end_ns - sooner_ns[toString(target)] AS end_ns, "
+        f"stage_ns - all_sooner_ns[toString(target)] AS all_rounds_ns FROM {joined_rows}) AS requests"
+    )
 
 
 def _select(columns: _Columns, source: str, where: str, by: Sequence[str]) -> str:
