@@ -115,7 +115,7 @@ class Stopping:
         [row] = ask(metrics.figures([rule.metric], rows, stats=stats, failures=True))
         [counted] = ask(f"SELECT count() AS n FROM requests WHERE {rows}")
         slo = Slo(metric=rule.metric, stat=rule.stat, limit=0)
-        found = evidence(ask, slo, row, 0, counted["n"], rows=rows, tail=LOOK_TAIL)
+        found = evidence(ask, slo, row, counted["n"], rows=rows, tail=LOOK_TAIL)
         return Interval(target=target, value=found.value, low=found.low, high=found.high, requests=counted["n"])
 
     def _ask(self, run: str, index: int, target: str, sql: str) -> list[dict[str, Any]]:

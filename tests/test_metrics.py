@@ -689,6 +689,7 @@ def test_a_target_that_had_sent_all_its_requests_sooner_has_a_window_of_its_own(
     insert(store, "own-windows", rows, {}, {"a": 6000})
     found = store.query(metrics.figures(["requests_per_s"], RUN), {"run": "own-windows"})
     assert {row["target"]: row["requests_per_s"] for row in found} == {"a": close(4 / 8), "b": close(6 / 20)}
+    assert {row["target"]: row["requests_per_s_window_s"] for row in found} == {"a": 8, "b": 20}
     by = (*metrics.BY, metrics.BY_ROUND)
     found = store.query(metrics.figures(["requests_per_s"], RUN, by=by), {"run": "own-windows"})
     rates = {"a": close(2 / 4), "b": close(3 / 10)}

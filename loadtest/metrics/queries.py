@@ -73,7 +73,8 @@ def figures(
         request, pooled   NAME_p50, ..., NAME_p999, NAME_mean for each stat, NAME_n: the number of values,
                           NAME_sd beside the mean of a request metric: the sample's standard deviation
         share             NAME, NAME_n: the number of rows that count, NAME_hits: the ones among them
-        rate              NAME, NAME_total: amount within the window, NAME_squares: sum of each request's amount squared
+        rate              NAME, NAME_total: amount within the window, NAME_window_s: how long that is,
+                          NAME_squares: sum of each request's amount squared
     """
     metrics = [METRICS[name] for name in names]
     _refuse_mixing(metrics, by)
@@ -333,7 +334,8 @@ def _rate(metric: Metric, group: _Rows) -> _Columns:
     name = metric.name
     window_ns = "end_ns - start_ns" if BY_ROUND in group.by else "all_rounds_ns"
     columns = {
-        name: f"{name}_total / nullIf(any({window_ns}) / 1e9, 0)",
+        name: f"{name}_total / nullIf({name}_window_s, 0)",
+        f"{name}_window_s": f"any({window_ns}) / 1e9",
         f"{name}_total": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount))",
         f"{name}_squares": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount * {name}_amount))",
     }

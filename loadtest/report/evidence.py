@@ -25,7 +25,7 @@ FEWEST_IN_TAIL = 10  # and so do fewer that have a value beyond the percentile
 
 
 def evidence(
-    ask: Ask, slo: Slo, row: Row, window_s: float, requests: int, *, rows: str = ONE_GROUP, tail: float = stats.TAIL
+    ask: Ask, slo: Slo, row: Row, requests: int, *, rows: str = ONE_GROUP, tail: float = stats.TAIL
 ) -> Evidence:
     """`row`: of `metrics.figures` with failures, for the metric and stat of `slo`; `requests`: all of the group.
 
@@ -34,9 +34,9 @@ def evidence(
     metric = METRICS[slo.metric]
     if metric.kind == "rate":
         total = row.get(f"{metric.name}_total")
-        if total is None or not window_s:
+        if total is None or not row[f"{metric.name}_window_s"]:
             return verdict.no_evidence(_why_null(metric.name))
-        return verdict.rate_evidence(total, row[f"{metric.name}_squares"], window_s, requests)
+        return verdict.rate_evidence(total, row[f"{metric.name}_squares"], row[f"{metric.name}_window_s"], requests)
     n = row.get(f"{metric.name}_n", 0)
     if not n:
         return verdict.no_evidence("No request counts here." if metric.kind == "share" else _why_null(metric.name))

@@ -254,14 +254,6 @@ class _Reader:
                 found.setdefault(target, []).append(steady.warm_up(beginning, name, first_s, rows[0]["n"]))
         return {target: steady.worst(each) for target, each in found.items()}
 
-    def windows_s(self) -> dict[str, float]:
-        rows = self._store.query(
-            "SELECT stage, sum(end_ns - start_ns) AS window_ns FROM "
-            "(SELECT * FROM stages WHERE run = {run:String} LIMIT 1 BY stage, round) GROUP BY stage",
-            {"run": self._run},
-        )
-        return {row["stage"]: row["window_ns"] / 1e9 for row in rows}
-
     def ask(self, sql: str) -> list[Row]:
         return self._store.query(sql, {"run": self._run})
 
@@ -450,7 +442,6 @@ def _verdicts(
     names = list(dict.fromkeys(slo.metric for slo in slos))
     wanted = list(dict.fromkeys(slo.stat for slo in slos if slo.stat))
     rows = read.figures(names, wanted, [group for group in groups if group in counts], failures=True)
-    windows_s = read.windows_s()
     out = []
     for slo in slos:
         for stage, target in groups:
@@ -458,7 +449,7 @@ def _verdicts(
                 row = rows.get((stage, target), {})
                 requests = counts.get((stage, target), {}).get("requests", 0)
                 ask = partial(read.of_group, group=(stage, target))
-                found = evidence(ask, slo, row, windows_s.get(stage, 0), requests)
+                found = evidence(ask, slo, row, requests)
                 out.append(verdict.judge(slo, METRICS[slo.metric], target, stage, found))
     return out
 
