@@ -206,7 +206,13 @@ def attach(run: str, quiet: bool = False) -> int:
 
 
 def stop(run: str, quiet: bool = False) -> int:
-    """End a run as its first Ctrl-C would, and show how it ends. Twice: at once."""
+    """End a run as its first Ctrl-C would, and show how it ends. Twice: at once.
+
+    "last" is not enough where several go on: the newest one may be somebody else's, and paid for.
+    """
+    known = _going_on()
+    if run == "last" and len(known) > 1:
+        raise RunFailed(f"{len(known)} runs go on on this machine: {', '.join(known[-5:])}; write which is to end")
     return _follow(run, STOP, quiet)
 
 
@@ -245,7 +251,7 @@ def has_begun(run: str) -> bool:
 
 def find(run: str) -> str:
     """The one run that goes on here and that `run` means: its id, the beginning of one, or "last"."""
-    known = sorted(path.stem for path in _directory().glob("*.sock") if _is_served(path))
+    known = _going_on()
     if run == "last" and known:
         return known[-1]
     if run == "last":
@@ -256,6 +262,10 @@ def find(run: str) -> str:
     here = f"those that do: {', '.join(known[-5:])}" if known else "none of yours does"
     what = f"{run} is the beginning of {len(found)} runs" if found else f"no run {run} goes on on this machine"
     raise RunFailed(f"{what}; {here} (loadtest runs lists what is stored)")
+
+
+def _going_on() -> list[str]:
+    return sorted(path.stem for path in _directory().glob("*.sock") if _is_served(path))
 
 
 def _follow(run: str, wish: bytes, quiet: bool) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtest.control import ATTACH, BEHIND, LENGTH, Control, Message, Over, Said, find, status
+from loadtest.control import ATTACH, BEHIND, LENGTH, Control, Message, Over, Said, find, status, stop
 from loadtest.errors import RunFailed
 from loadtest.run import Interrupts
 
@@ -55,6 +55,15 @@ def test_a_run_that_goes_on_is_not_taken_for_a_leftover(sockets: Path, tmp_path:
             Control("r", tmp_path, Interrupts()).__enter__()
         assert find("r") == "r"
     assert not list((sockets / "loadtest").iterdir())
+
+
+def test_the_newest_of_several_runs_is_not_ended_unasked(sockets: Path, tmp_path: Path) -> None:
+    interrupts = Interrupts(), Interrupts()
+    with Control("mine", tmp_path, interrupts[0]), Control("theirs", tmp_path, interrupts[1]):
+        with pytest.raises(RunFailed, match="2 runs go on on this machine: mine, theirs; write which is to end"):
+            stop("last")
+        assert find("last") == "theirs"
+    assert [each.count for each in interrupts] == [0, 0]
 
 
 def test_what_a_killed_driver_left_is_in_nobodys_way(sockets: Path, tmp_path: Path) -> None:
