@@ -157,6 +157,8 @@ def run(
             "exclude-tags": exclude_tags, "slo": slo, "web": web,
         }  # fmt: skip
         _refuse_without_locustfile(words, of_locust)
+    elif words and words[0].endswith((".yaml", ".yml")):
+        raise typer.BadParameter(f"{words[0]} and --locustfile {locustfile}: a run is of a plan or of a locustfile")
     run_id = detaching.good_id(run_id)
     if detach:
         out = (out or Path("runs") / run_id).resolve()

@@ -207,6 +207,12 @@ def test_missing_key_is_status_2(place: Place, provider: str) -> None:
     assert "TEST_KEY" in err
 
 
+def test_a_plan_beside_a_locustfile_is_refused(place: Place) -> None:
+    ended = place("run", "--locustfile", "locustfile.py", "plan.yaml")
+    assert ended.returncode == 2
+    assert "a run is of a plan or of a locustfile" in " ".join(ended.stderr.replace("│", " ").split())
+
+
 def test_password_on_the_command_line_is_refused(place: Place, provider: str) -> None:
     status, _, err = place.run("run", place.plan(provider), "--store", "clickhouse://me:hunter2@localhost:1/x")
     assert status == 2

@@ -57,7 +57,8 @@ def test_a_run_that_goes_on_is_not_taken_for_a_leftover(sockets: Path, tmp_path:
     assert not list((sockets / "loadtest").iterdir())
 
 
-def test_the_newest_of_several_runs_is_not_ended_unasked(sockets: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("sockets")
+def test_the_newest_of_several_runs_is_not_ended_unasked(tmp_path: Path) -> None:
     interrupts = Interrupts(), Interrupts()
     with Control("mine", tmp_path, interrupts[0]), Control("theirs", tmp_path, interrupts[1]):
         with pytest.raises(RunFailed, match="2 runs go on on this machine: mine, theirs; write which is to end"):
