@@ -208,9 +208,9 @@ def test_missing_key_is_status_2(place: Place, provider: str) -> None:
 
 
 def test_a_plan_beside_a_locustfile_is_refused(place: Place) -> None:
-    ended = place("run", "--locustfile", "locustfile.py", "plan.yaml")
-    assert ended.returncode == 2
-    assert "a run is of a plan or of a locustfile" in " ".join(ended.stderr.replace("│", " ").split())
+    status, _, err = place.run("run", "--locustfile", "locustfile.py", "plan.yaml")
+    assert status == 2
+    assert "a run is of a plan or of a locustfile" in " ".join(err.replace("│", " ").split())
 
 
 def test_password_on_the_command_line_is_refused(place: Place, provider: str) -> None:
