@@ -104,8 +104,8 @@ def test_the_stages_show_it_beside_the_load() -> None:
     assert (
         page.count("How busy were the GPUs") == page.count("Did requests wait inside the engines?") == 2
     )  # and its label
-    assert f"At most: GPUs busy 75.0% at {series.target}." in page
-    assert f"Most at a time: 3.00 at {series.target}, of all engines" in page
+    assert f"Highest mean of 1 s: GPUs busy 75.0% at {series.target}." in page
+    assert f"Highest mean of 1 s: 3.00 at {series.target}, of all engines" in page
 
 
 def test_old_values_stand_for_nothing(store: Store) -> None:

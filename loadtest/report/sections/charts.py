@@ -118,14 +118,15 @@ def devices(stage: Stage) -> list[Html]:
         parts = [f"{SHARES[key]} {percent(_most(values))} at {target}" for target, key, values in shares]
         question = "How busy were the GPUs, and how full their caches?"
         spec = stage.over_time(Axis(label="percent of what there is", unit="%", max=100), lines)
-        told = f"At most: {listing(parts, MOST_NAMED)}."
+        told = f"Highest mean of {seconds(stage.charts.bucket_s)}: {listing(parts, MOST_NAMED)}."
         out.append(figure(f"{stage.ident}-devices", question, told, spec, rows=stage.clock_rows()))
     if queues:
         parts = [f"{sig3(_most(values))} at {target}" for target, values in queues]
         spec = stage.over_time(
             Axis(label="requests waiting"), [_line(stage, target, values) for target, values in queues]
         )
-        told = f"Most at a time: {listing(parts, MOST_NAMED)}, of all engines of a target together."
+        most = f"Highest mean of {seconds(stage.charts.bucket_s)}"
+        told = f"{most}: {listing(parts, MOST_NAMED)}, of all engines of a target together."
         out.append(
             figure(f"{stage.ident}-queue", "Did requests wait inside the engines?", told, spec, rows=stage.clock_rows())
         )
