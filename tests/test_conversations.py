@@ -201,6 +201,42 @@ def test_the_models_own_answers_are_what_the_next_turn_says(
         assert [body["prompt"] for body in bodies] == ["\n".join(m["content"] for m in each) for each in asked]
 
 
+@pytest.mark.parametrize("voice", [CHAT, COMPLETIONS], ids=lambda voice: voice.dialect)
+@pytest.mark.parametrize("stream", [True, False])
+def test_of_several_choices_the_first_one_is_told_on(voice: Voice, stream: bool, store: Store, tmp_path: Path) -> None:
+    """In a stream each chunk is of one choice, in any order."""
+
+    def of(index: int, data: bytes) -> bytes:
+        value = json.loads(data)
+        value["choices"] = [{**choice, "index": index} for choice in value["choices"]]
+        return json.dumps(value).encode()
+
+    ends = [of(0, voice.finish()), of(1, voice.finish())]
+    words = [
+        of(1, voice.content("two")),
+        of(0, voice.content("o")),
+        of(1, voice.content("!")),
+        of(0, voice.content("ne")),
+    ]
+    answer = streamed(*words, *ends)
+    if not stream:
+        one, two = json.loads(of(0, voice.whole("one"))), json.loads(of(1, voice.whole("two")))
+        answer = document(json.dumps({**one, "choices": two["choices"] + one["choices"]}).encode())
+    path = talk(tmp_path / "talk.jsonl", TALK)
+    with serving(["read request", answer] * 3) as server:
+        made = plan(f"http://127.0.0.1:{server.port}", path, ONE_TURN_AT_A_TIME)
+        target = msgspec.structs.replace(
+            made.targets[0], stream=stream, dialect=voice.dialect, body={"n": 2}, connections="reuse"
+        )
+        prompts = msgspec.structs.replace(made.prompts, history="model")
+        drive(msgspec.structs.replace(made, targets=[target], prompts=prompts), store, tmp_path / "run")
+    last = json.loads(server.requests[-1].partition(b"\r\n\r\n")[2])
+    if voice is CHAT:
+        assert last["messages"] == said("one", "one")
+    else:
+        assert last["prompt"] == "\n".join(m["content"] for m in said("one", "one"))
+
+
 def test_what_the_script_says_for_the_model_and_its_tools_is_left_out(tmp_path: Path) -> None:
     example = {"role": "assistant", "content": "an example, before anybody asked"}
     one, two, three = ({"role": "user", "content": text} for text in ("one", "two", "three"))

@@ -50,6 +50,7 @@ class _Said(Struct):
 
 
 class _Choice(Struct):
+    index: int | None = None
     delta: _Said | None = None
     message: _Said | None = None
     text: str | None = None
@@ -257,10 +258,11 @@ def _text_in(chunk: _Chunk) -> str:
 
 
 def _answer_in(chunk: _Chunk) -> str:
-    """What of it is the answer; of several choices the first one's."""
-    for choice in chunk.choices[:1]:
-        said = choice.delta or choice.message
-        return choice.text or (said and (said.content or said.refusal)) or ""
+    """What of it is the answer; of several choices, which come in any order, the first one's."""
+    for choice in chunk.choices:
+        if not choice.index:
+            said = choice.delta or choice.message
+            return choice.text or (said and (said.content or said.refusal)) or ""
     return ""
 
 
@@ -324,6 +326,7 @@ def _read_loosely(data: bytes, name: str, out: Decoded) -> _Chunk | None:
 def _loose_choice(choice: dict[str, Any]) -> _Choice:
     said = choice.get("delta") or choice.get("message")
     return _Choice(
+        index=_count(choice.get("index")),
         delta=_loose_said(said) if isinstance(said, dict) else None,
         text=_text(choice.get("text")),
         finish_reason=_text(choice.get("finish_reason")),
