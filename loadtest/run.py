@@ -112,9 +112,7 @@ class StageTimes(Struct):
     start_ns: int
     end_ns: int = 0
     drained_ns: int = 0
-    target_end_ns: dict[str, int] = field(
-        default_factory=dict
-    )  # where a target's last request was sent before `end_ns`
+    target_end_ns: dict[str, int] = field(default_factory=dict)  # of those whose last request was sent before `end_ns`
 
 
 class Snapshot(Struct):
