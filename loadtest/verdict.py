@@ -59,6 +59,13 @@ def judge(slo: Slo, metric: Metric, target: str, stage: str, evidence: Evidence)
     )
 
 
+def unseen(slo: Slo, target: str, stage: str, advice: str) -> Verdict:
+    """Nothing was sent there, so nothing is known, and no number of further requests would do."""
+    return Verdict(
+        slo.metric, slo.stat, slo.limit, target, stage, None, None, None, "undecided", None, advice, slo.rule
+    )
+
+
 Outcome = Literal["met", "breached", "undecided"]
 
 

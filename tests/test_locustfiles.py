@@ -584,9 +584,13 @@ def test_the_command_judges_and_reports(server: Server, tmp_path: Path) -> None:
     outcomes = {(slo["metric"], slo["target"]): slo["outcome"] for slo in summary["slos"]}
     assert outcomes["e2e_ms", "GET /hello"] == "breached"
     assert outcomes["error_rate", "GET /nobody-asks-for"] == "undecided"
+    [unseen] = [slo for slo in summary["slos"] if slo["target"] == "GET /nobody-asks-for"]
+    assert unseen["advice"] == "no request had the name GET /nobody-asks-for; names seen: GET /hello"
+    assert list(summary["targets"]) == ["GET /hello"], "what no request was sent to is no target"
     assert summary["locustfile"]["file"] == "locustfile.py"
     assert summary["targets"]["GET /hello"]["requests"] == server.asked["GET /hello"] > 0
     report = (tmp_path / "out/report.html").read_text()
+    assert unseen["advice"] in report
     assert "loadtest run --locustfile locustfile.py --users 2" in report
     assert "user space: an answer's time" in report
     assert "Do the targets differ" not in report, "names of requests are not rivals"

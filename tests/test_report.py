@@ -214,6 +214,15 @@ def test_the_verdict_is_a_sentence(outcomes: dict[str, list[str]], state: str, s
     assert (headline(summary).state, headline(summary).sentence) == (state, sentence)
 
 
+def test_an_objective_of_a_name_that_no_request_had_is_told() -> None:
+    summary = report().summary
+    summary.slos = [slo("acme", "met"), slo("GET /misspelt", "undecided")]
+    assert headline(summary).state == "undecided"
+    assert headline(summary).sentence == "acme met its objective. No request had the name GET /misspelt."
+    summary.slos = [slo("GET /misspelt", "undecided")]
+    assert headline(summary).sentence == "No request had the name GET /misspelt."
+
+
 def test_invalid_comes_before_any_verdict() -> None:
     made = report(valid=False)
     page = Page(html.render(made))

@@ -179,12 +179,11 @@ def record(options: Options, plan: Plan) -> str:
         "options": [_name(word) for word in options.more if word.startswith("-")],
     }
     slos = [slo(said) for said in options.slos]
-    names = [target.name for target in plan.targets] + [each.target for each in slos if each.target]
     return yamltext.write(
         {
             "name": plan.name,
             "locustfile": {key: value for key, value in asked.items() if value not in (None, [])},
-            "targets": [{"name": name} for name in in_locusts_order(set(names))],  # one never requested is undecided
+            "targets": [{"name": name} for name in in_locusts_order({target.name for target in plan.targets})],
             "stages": [{"name": stage.name} for stage in plan.stages],
             "slos": [_without_none(msgspec.to_builtins(each)) for each in slos],
             "fleet": {"workers": options.workers},

@@ -32,7 +32,8 @@ def _judged(summary: Summary) -> tuple[State, str]:
     if not summary.slos:
         return "none", f"{_counts(summary, silent)}; no objective was set."
     states = {name: state_of(rows) for name in summary.targets if (rows := objectives_of(summary, name))}
-    return state_of(summary.slos), (f"{silent}. " if silent else "") + _sentence(summary, states)
+    sentences = [f"{silent}." if silent else "", _sentence(summary, states) if states else "", _never_seen(summary)]
+    return state_of(summary.slos), " ".join(filter(None, sentences))
 
 
 def failed_targets(summary: Summary) -> dict[str, int]:
@@ -46,6 +47,12 @@ def _nothing_succeeded(summary: Summary) -> str:
     if len(failed) > 1:
         return f"No request to {listing(list(failed), NAMED_TARGETS + 1)} succeeded"
     return next((f"None of {plural(n, 'request')} to {name} succeeded" for name, n in failed.items()), "")
+
+
+def _never_seen(summary: Summary) -> str:
+    """Of a locustfile's objectives: which of them name a request that there was none of."""
+    names = list(dict.fromkeys(row.target for row in summary.slos if row.target not in summary.targets))
+    return f"No request had the name {' or '.join(names[:NAMED_TARGETS])}." if names else ""
 
 
 def _counts(summary: Summary, silent: str) -> str:

@@ -9,6 +9,7 @@ the key `infinite` beside it lists its name: {"p50": 210.5, "p99": null, ..., "i
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import partial
 from math import isinf
 from typing import Any
@@ -23,6 +24,7 @@ from loadtest.report import telemetry
 from loadtest.report.compare import compare
 from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
 from loadtest.report.vantages import vantages
+from loadtest.report.words import listing
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import parse_stat
 from loadtest.store import Store
@@ -48,6 +50,7 @@ OF_THE_GENERATOR = ("read_lag_ms", "schedule_lag_ms", "uncertainty_ms")
 
 
 SETTLES = ("ttft_ms", "e2e_ms")
+NAMES_SEEN = 8
 FIRST_ROUND = f"{MEASURED} AND stage = {{stage:String}} AND {OF_SEQ} = 0"
 """Each round begins anew."""
 
@@ -451,6 +454,19 @@ def _verdicts(
                 ask = partial(read.of_group, group=(stage, target))
                 found = evidence(ask, slo, row, requests)
                 out.append(verdict.judge(slo, METRICS[slo.metric], target, stage, found))
+    return out + _verdicts_on_names_never_seen(slos, groups)
+
+
+def _verdicts_on_names_never_seen(slos: Sequence[Slo], groups: Sequence[Group]) -> list[Verdict]:
+    """A plan's objectives name its targets. A locustfile's name requests, and which there are shows only in the run."""
+    seen = list(dict.fromkeys(target for _, target in groups))
+    stages = list(dict.fromkeys(stage for stage, _ in groups))
+    out = []
+    for slo in slos:
+        if slo.target and slo.target not in seen:
+            nearest = get_close_matches(slo.target, seen, len(seen) or 1, cutoff=0)
+            note = f"no request had the name {slo.target}; names seen: {listing(nearest, NAMES_SEEN) or 'none'}"
+            out += [verdict.unseen(slo, slo.target, stage, note) for stage in stages]
     return out
 
 

@@ -22,7 +22,7 @@ def objectives(report: Report) -> Html:
     order = {name: index for index, name in enumerate(report.summary.targets)}
     head = ("Outcome", "Objective", "Target", "Stage", "Limit", "Value", "95% interval", "")
     left = head[:4]
-    body = [_row(row, order.get(row.target, 0), report.summary.validity.valid) for row in rows]
+    body = [_row(row, order.get(row.target), report.summary.validity.valid) for row in rows]
     table = h(
         "table",
         h("thead", h("tr", [h("th", word, scope="col", class_="left" if word in left else None) for word in head])),
@@ -40,7 +40,7 @@ LEAD = (
 )
 
 
-def _row(row: SloRow, index: int, valid: bool) -> Html:
+def _row(row: SloRow, index: int | None, valid: bool) -> Html:
     return h(
         "tr",
         h("td", _outcome(row, valid), class_="left outcome-cell"),
@@ -51,7 +51,7 @@ def _row(row: SloRow, index: int, valid: bool) -> Html:
             h("div", MLPERF, class_="small") if row.rule == "mlperf" else None,
             scope="row",
         ),
-        h("td", named(index, row.target), class_="left name"),
+        h("td", row.target if index is None else named(index, row.target), class_="left name"),
         h("td", row.stage, class_="left name"),
         h("td", limit(row), data_label="Limit"),
         h("td", measured(row, row.value), data_label="Value"),
