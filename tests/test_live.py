@@ -393,10 +393,10 @@ def test_runs_are_listed_in_full_with_how_they_ended() -> None:
         )
         for k, (result, told) in enumerate(ends)
     ]
-    listings.runs(found, {"r0": Measured(requests=1200, failed=3, judged=1000)}, "somewhere", console)
+    listings.runs(found, {"r0": Measured(requests=1000, failed=3)}, "somewhere", console)
     seen = text_of(console).splitlines()
     assert [line.split()[0] for line in seen] == ["run", "r0", "r1", "r2", "r3", "r4"]
-    whole = "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,200  0.300%  met"
+    whole = "r0  a-plan-with-a-name-of-its-own  2026-11-03  14:02:11  61  1,000  0.300%  met"
     assert "  ".join(seen[1].split()) == whole
     assert [line.rsplit("  ", 1)[1] for line in seen[2:]] == [
         "INVALID, 2 workers lost, 1 request unknown",
