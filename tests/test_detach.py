@@ -61,10 +61,14 @@ def terminal(tmp_path: Path, simulator: str) -> Iterator[Callable[..., tuple[int
 def test_a_run_outlives_its_terminal(terminal: Terminal) -> None:
     run = terminal.detach("duration_s: 60")
     out = terminal.directory / "runs" / run
-    status, said = terminal("status", run)
-    assert status == 0
-    assert f"{run}: " in said
-    assert " requests/s" in said
+
+    def tells_of_requests() -> bool:
+        status, said = terminal("status", run)
+        assert status == 0
+        assert f"{run}: " in said
+        return " requests/s" in said
+
+    wait_until(tells_of_requests, 50)
     with terminal.start("attach", run[:10]) as attached:
         assert attached.stderr
         line = attached.stderr.readline()

@@ -207,7 +207,9 @@ def test_a_calm_run_breaks_no_rule(simulator: str, store: Store, tmp_path: Path)
 
 
 def test_a_worker_that_is_too_busy(simulator: str, store: Store, tmp_path: Path) -> None:
-    """A listener computes for 40 ms at each of 40 requests a second: 1.6 cores are needed, and one is there."""
+    """A listener computes for 40 ms at each of 40 requests a second: 1.6 cores are needed, and one is there.
+
+    Requests leave between computations, in bunches: at the stage's end none or many may be late."""
     code = tmp_path / "busy.py"
     code.write_text(
         "import time\n"
@@ -221,10 +223,9 @@ def test_a_worker_that_is_too_busy(simulator: str, store: Store, tmp_path: Path)
         simulator, "name: peak, arrivals: {kind: constant, rate: 40}, duration_s: 3, drain_s: 20", code=str(code)
     )
     found = broken(plan, store, tmp_path)
-    assert {"worker_cpu", "schedule_lag", "shortfall"} <= found.keys()
+    assert {"worker_cpu", "schedule_lag"} <= found.keys()
     assert found["worker_cpu"] == pytest.approx(1, abs=0.1)
     assert found["schedule_lag"] > 300
-    assert 0.01 < found["shortfall"] < 0.95
 
 
 class Pause:
@@ -249,12 +250,13 @@ class Pause:
 
 
 def test_a_worker_that_stands_still(simulator: str, store: Store, tmp_path: Path) -> None:
-    """One of two workers sleeps through the start, and again while it holds streams."""
+    """One of two workers sleeps through the start, and again while it holds streams, until the stage's end is over."""
     stage = "name: peak, arrivals: {kind: constant, rate: 20}, duration_s: 2, drain_s: 5"
     plan = plan_for(simulator, stage, simulate={"ttft_ms": 50, "chunks": 40, "gaps_ms": 20}, workers=2)
-    found = broken(plan, store, tmp_path, workers=2, view=Watched(Pause((-0.3, 0.3), (1.0, 1.6))))
-    assert {"start_spread", "schedule_lag", "uncertainty"} <= found.keys()
-    assert 200 < found["uncertainty"] < 1500
+    found = broken(plan, store, tmp_path, workers=2, view=Watched(Pause((-1.0, 0.3), (1.0, 2.4))))
+    assert {"start_spread", "schedule_lag", "uncertainty", "shortfall"} <= found.keys()
+    assert 200 < found["uncertainty"] < 3000
+    assert found["shortfall"] < 0.9, "half of what was due in the last second, and no more than is late elsewhere"
     assert 200 < found["start_spread"] < 1500
 
 
