@@ -9,9 +9,12 @@ tokenizer has too few of them, the text is cut to its length.
 """
 
 import os
+import re
 import weakref
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
 from hashlib import blake2b, shake_128
 from pathlib import Path
 from statistics import NormalDist
@@ -181,7 +184,7 @@ Prompts = Synthetic | Dataset
 
 
 class Line(Struct, frozen=True):
-    """What a line of a dataset may say. Other keys are the user's own and of no meaning here."""
+    """What a line of a dataset may say. Other keys are the user's own and of no meaning here, unless they look like these."""
 
     prompt: Annotated[str, Meta(min_length=1)] | None = None
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)] | None = None
@@ -194,8 +197,9 @@ class Line(Struct, frozen=True):
         if sum(each is not None for each in (self.prompt, self.messages, self.conversation)) != 1:
             raise ValueError("needs one of `prompt`, `messages` and `conversation`")
         for name, messages in (("messages", self.messages), ("conversation", self.conversation)):
-            if not all(isinstance(message.get("role"), str) for message in messages or ()):
-                raise ValueError(f"every one of `{name}` needs a `role`")
+            for at, message in enumerate(messages or ()):
+                if problem := _message_problem(message):
+                    raise ValueError(f"{name}[{at}].{problem}")
         if self.conversation is not None and not 1 <= self.turns <= MOST_TURNS:
             raise ValueError(
                 f"`conversation` has {self.turns} messages of the role user; it must have 1 to {MOST_TURNS}"
@@ -203,6 +207,7 @@ class Line(Struct, frozen=True):
 
     @property
     def turns(self) -> int:
+        """How many requests it makes."""
         return 1 if self.conversation is None else len(self._asked())
 
     def chat(self, turn: int = 0, answers: Answers = NO_ANSWERS) -> list[dict[str, Any]]:
@@ -216,6 +221,41 @@ class Line(Struct, frozen=True):
 
     def _asked(self) -> list[int]:
         return [at for at, message in enumerate(self.conversation or ()) if message["role"] == "user"]
+
+
+ROLES = ("user", "assistant", "system", "developer", "tool", "function")
+ROLES_ELSEWHERE = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "ai": "assistant"}
+KEYS = ("prompt", "messages", "conversation", "max_tokens")
+KEYS_ELSEWHERE = dict.fromkeys(("max_new_tokens", "max_output_tokens", "max_completion_tokens"), "max_tokens")
+"""Words of other tools and formats, that are not meant as keys of the user's own."""
+ALIKE = 0.88  # of difflib: a letter more, less or another one in words as long as these
+
+
+def _message_problem(message: dict[str, Any]) -> str:
+    """What endpoints would refuse or, worse, not notice; empty where nothing is wrong."""
+    role = message.get("role")
+    if role not in ROLES:
+        near = ROLES_ELSEWHERE.get(str(role).lower()) or next(iter(get_close_matches(str(role).lower(), ROLES, 1)), "")
+        what = "missing" if "role" not in message else repr(role)
+        return f"role is {what}; write {near or 'one of ' + ', '.join(ROLES)}"
+    content = message.get("content")
+    if content is None and role == "assistant" and len(message) > 1:
+        return ""  # it called a tool
+    if "content" not in message:
+        near_key = next(iter(get_close_matches("content", message.keys() - {"role"}, 1, 0.7)), "")
+        return f"{near_key} is no key; write content" if near_key else 'content is missing; write "content": "..."'
+    if not isinstance(content, str | list):
+        return f"content is {content!r:.40}; write a text or a list of parts"
+    return ""
+
+
+def _misspelt(key: str) -> str | None:
+    """The key that is meant, where it looks like one. Others are the user's own."""
+    if key in KEYS_ELSEWHERE:
+        return KEYS_ELSEWHERE[key]
+    bare = {known.replace("_", ""): known for known in KEYS}
+    near = get_close_matches(re.sub("[_ -]", "", key).lower(), bare, 1, ALIKE)
+    return bare[near[0]] if near and key not in KEYS else None
 
 
 def _answered(said: list[dict[str, Any]], asked: list[int], answers: Answers) -> list[dict[str, Any]]:
@@ -239,7 +279,9 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.most_turns = 1
+        self.turns = 0  # of all lines; one that is no conversation has one
+        self.conversations = 0
+        self.least_turns = self.most_turns = 1  # of a conversation
         self._offsets = array("Q", [0])
         self._decoder = msgspec.json.Decoder(Line)
         try:
@@ -264,13 +306,19 @@ class Lines:
     def _index(self) -> None:
         offset = 0
         wrong: list[str] = []
+        keys_of = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        known: set[frozenset[str]] = set()  # sets of keys that were looked at
         with open(self._descriptor, "rb", closefd=False) as file:
             while line := file.readline(MAX_LINE_BYTES):
                 if len(line) == MAX_LINE_BYTES:
                     place = f"{self.path} line {len(self) + 1}"
                     raise PlanError(f"{place} is longer than {MAX_LINE_BYTES} bytes; put one prompt on each line")
                 try:
-                    self.most_turns = max(self.most_turns, self._decoder.decode(line).turns)
+                    decoded = self._decoder.decode(line)
+                    if (keys := frozenset(keys_of.decode(line))) not in known:
+                        _refuse_misspelt(keys)
+                        known.add(keys)
+                    self._count(decoded)
                 except (msgspec.DecodeError, UnicodeDecodeError) as e:
                     wrong.append(self._problem(line, len(self), e))
                 offset += len(line)
@@ -281,6 +329,13 @@ class Lines:
             further = "; lines after this one were not looked at" if len(wrong) == MOST_BAD_LINES else ""
             raise PlanError("\n".join(wrong) + further)
 
+    def _count(self, line: Line) -> None:
+        self.turns += line.turns
+        if line.conversation is not None:
+            self.least_turns = min(self.least_turns, line.turns) if self.conversations else line.turns
+            self.most_turns = max(self.most_turns, line.turns)
+            self.conversations += 1
+
     def _decode(self, line: bytes, number: int) -> Line:
         try:
             return self._decoder.decode(line)
@@ -289,7 +344,49 @@ class Lines:
 
     def _problem(self, line: bytes, number: int, error: Exception) -> str:
         reason = str(error) if line.strip() else "it is empty"
-        return f"{self.path} line {number + 1}: {reason}; it must be {_EXPECTED}"
+        rest = "" if "; write " in reason else f"; it must be {_EXPECTED}"
+        return f"{self.path} line {number + 1}: {reason}{rest}"
+
+
+def _refuse_misspelt(keys: Iterable[str]) -> None:
+    """Raises msgspec.ValidationError, as for all that is wrong with a line."""
+    for key in sorted(keys):
+        if meant := _misspelt(key):
+            raise msgspec.ValidationError(f"{key} is no key; write {meant}, or another name if it is for yourself")
+
+
+class Contents(Struct, frozen=True):
+    """What a dataset holds."""
+
+    lines: int
+    conversations: int  # lines that are one
+    turns: int  # of all lines; one that is no conversation has one
+    least_turns: int  # of a conversation
+    most_turns: int
+
+    @property
+    def mean_turns(self) -> float:
+        return self.turns / self.lines
+
+
+def contents(path: str) -> Contents:
+    """The file is read through once, as long as it stays as it is. Raises PlanError."""
+    try:
+        found = os.stat(path)
+    except OSError as e:
+        raise PlanError(f"{path} cannot be read: {e.strerror}") from None
+    return _contents(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=4)
+def _contents(path: str, *_version: int) -> Contents:
+    lines = Lines(Path(path))
+    return Contents(len(lines), lines.conversations, lines.turns, lines.least_turns, lines.most_turns)
+
+
+def mean_turns(prompts: Prompts) -> float:
+    """Requests that come of each due time, if all are answered."""
+    return contents(prompts.path).mean_turns if isinstance(prompts, Dataset) else 1
 
 
 _EXPECTED = (

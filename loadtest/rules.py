@@ -17,7 +17,7 @@ from loadtest import dialects, proxies, tokens, trust
 from loadtest.arrivals import Closed, Ramp
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS, needs_stat
-from loadtest.prompts import Dataset, Lines, SharedPrefix, Synthetic
+from loadtest.prompts import Dataset, SharedPrefix, Synthetic, contents
 from loadtest.stats import parse_stat
 from loadtest.types import Fleet, Gpu, GpuSource, Plan, Slo, Stage, StopWhen, Target, Timeouts
 from loadtest.validity import RULES
@@ -83,9 +83,9 @@ def file_problems(plan: Plan) -> Iterator[str]:
     """What is wrong with the files that the plan names. A dataset is read through, line by line."""
     if isinstance(plan.prompts, Dataset):
         try:
-            lines = Lines(Path(plan.prompts.path))
-            if plan.prompts.history == "model" and lines.most_turns == 1:
-                yield f"prompts.history is 'model', but no line of {lines.path} has a conversation of several turns"
+            held = contents(plan.prompts.path)
+            if plan.prompts.history == "model" and held.most_turns == 1:
+                yield f"prompts.history is 'model', but no line of {plan.prompts.path} has a conversation of several turns"
         except PlanError as e:
             yield from (f"prompts.path: {line}" for line in str(e).split("\n"))
     yield from _tokenizer(plan.tokenizer, "tokenizer")

@@ -63,7 +63,7 @@ def test_each_turn_is_sent_with_what_stands_before_it(dataset: Path) -> None:
     ("line", "problem"),
     [
         ({"conversation": [{"role": "system", "content": "x"}]}, "`conversation` has 0 messages of the role user"),
-        ({"conversation": [{"content": "x"}]}, "every one of `conversation` needs a `role`"),
+        ({"conversation": [{"content": "x"}]}, r"line 1: conversation\[0\].role is missing; write one of user"),
         ({"conversation": TALK, "prompt": "x"}, "needs one of `prompt`, `messages` and `conversation`"),
     ],
 )

@@ -1,5 +1,8 @@
 """What `loadtest validate` says: counts and seconds worked out by hand."""
 
+import json
+from pathlib import Path
+
 from loadtest import forecast, plan
 
 HEAD = """
@@ -33,6 +36,7 @@ def test_what_each_stage_and_target_gets() -> None:
         "each request goes to",
         "  a       POST http://127.0.0.1:1/v1/chat/completions, model m, key env:ACME",
         "  longer  GET https://127.0.0.1/x?y=1, no key",
+        "prompts are synthetic, 5 tokens each",
     ]
 
 
@@ -53,6 +57,49 @@ def test_of_closed_load_nobody_knows_the_number() -> None:
     closed = lines("name: c, arrivals: {kind: closed}, concurrency: 4, duration_s: 9")
     assert closed[0].endswith("; closed load, which is as much as is answered, to each target")
     assert closed[1] == "  c       closed, 4 at a time, 9 s, as many requests as are answered to each target"
+
+
+def of_dataset(path: Path, keys: str, *stages: str) -> list[str]:
+    dataset = f"{{kind: dataset, path: {path.name}{keys}}}"
+    head = HEAD.replace("{kind: synthetic, input_tokens: 5}", dataset).replace(
+        "http, method: GET", "openai-chat, model: m"
+    )
+    text = head + "".join(f"  - {{{stage}}}\n" for stage in stages)
+    return forecast.text(plan.parse(text, path.parent)).split("\n")
+
+
+def test_conversations_are_counted_as_such_and_their_turns_are_told(tmp_path: Path) -> None:
+    """Lines of 3, 1 and 2 turns: 10 conversations are 20 requests, if all are answered."""
+    ask, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    talks = [{"conversation": [ask, answer] * turns} for turns in (3, 1, 2)]
+    path = tmp_path / "talk.jsonl"
+    path.write_text("".join(json.dumps(talk) + "\n" for talk in talks))
+    few = "name: s, arrivals: {kind: constant, rate: 2}, duration_s: 5"
+    told = of_dataset(path, ", think_s: 2, history: model, output_tokens: {mean: 50, stdev: 5}", few)
+    heading = "words: 1 stage, 2 targets; about 5 s, and up to 60 s to drain; "
+    assert told[:2] == [
+        f"{heading}10 conversations with about 20 requests, if all are answered, to each target",
+        "  s       constant rate 2, 5 s, 10 conversations to each target",
+    ]
+    assert told[-2:] == [
+        f"prompts are those of {path}, 3 lines, again from the first after the last, answers of about 50 tokens (stdev 5) "
+        "where a line has no max_tokens",
+        "  3 conversations of 1 to 3 turns, 2 requests a line on average; history: what the model said; 2 s between an answer "
+        "and the next turn",
+    ]
+    assert of_dataset(path, "", few)[-1].endswith(
+        "history: as the line has it (scripted); 0 s between an answer and the next turn"
+    )
+    closed = of_dataset(path, "", "name: s, arrivals: {kind: closed}, concurrency: 4, duration_s: 9")
+    assert closed[1] == "  s       closed, 4 at a time, 9 s, as many conversations as are answered to each target"
+
+
+def test_lines_of_one_turn_are_requests(tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"prompt": "a"}\n' * 4)
+    told = of_dataset(path, "", "name: s, arrivals: {kind: constant, rate: 2}, duration_s: 5")
+    assert told[0].endswith("; 10 requests to each target")
+    assert told[-1] == f"prompts are those of {path}, 4 lines, again from the first after the last"
 
 
 def test_what_is_seldom_meant_is_warned_of() -> None:

@@ -314,7 +314,6 @@ def test_the_descriptor_is_closed_with_the_last_use(tmp_path: Path) -> None:
         ('{"prompt": ""}', "line 2: Expected `str` of length >= 1"),
         ('{"prompt": 5}', "line 2: Expected `str"),
         ('{"messages": []}', "line 2: Expected `array` of length >= 1"),
-        ('{"messages": [{"content": "hi"}]}', "line 2: every one of `messages` needs a `role`"),
         ('{"prompt": "a", "max_tokens": 0}', "line 2: Expected `int` >= 1"),
         ('{"prompt": "a", "max_tokens": "many"}', "line 2: Expected `int"),
     ],
@@ -325,6 +324,43 @@ def test_a_wrong_line_is_named_with_what_is_expected(tmp_path: Path, line: str, 
         Lines(path)
     assert f"{path} {reason}" in str(error.value)
     assert '{"prompt": "..."}' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"prompt": "a", "max_token": 5}', "max_token is no key; write max_tokens, or another name if it is"),
+        ('{"prompt": "a", "maxTokens": 5}', "maxTokens is no key; write max_tokens, or"),
+        ('{"prompt": "a", "max_new_tokens": 5}', "max_new_tokens is no key; write max_tokens, or"),
+        ('{"prompt": "a", "mesages": []}', "mesages is no key; write messages, or"),
+        ('{"messages": [{"content": "hi"}]}', "messages[0].role is missing; write one of user, assistant, system"),
+        ('{"messages": [{"role": "usr", "content": "hi"}]}', "messages[0].role is 'usr'; write user"),
+        ('{"messages": [{"role": "Human", "content": "hi"}]}', "messages[0].role is 'Human'; write user"),
+        ('{"messages": [{"role": "boss", "content": "hi"}]}', "role is 'boss'; write one of user, assistant, system,"),
+        ('{"messages": [{"role": 5, "content": "hi"}]}', "messages[0].role is 5; write one of user"),
+        ('{"messages": [{"role": "user", "contnet": "hi"}]}', "messages[0].contnet is no key; write content"),
+        ('{"messages": [{"role": "user"}]}', 'messages[0].content is missing; write "content": "..."'),
+        ('{"messages": [{"role": "user", "content": null}]}', "messages[0].content is None; write a text or a list"),
+        (
+            '{"conversation": [{"role": "user", "content": "a"}, {"role": "gpt", "content": "b"}]}',
+            "conversation[1].role is 'gpt'; write assistant",
+        ),
+    ],
+)
+def test_what_is_misspelt_is_named_with_what_to_write(tmp_path: Path, line: str, told: str) -> None:
+    path = jsonl(tmp_path, '{"prompt": "fine", "id": 7, "prompt_id": "x", "topic": "t", "input_tokens": 3}', line)
+    with pytest.raises(PlanError) as error:
+        Lines(path)
+    assert f"{path} line 2: {told}" in str(error.value) or f"line 2: messages[0].{told}" in str(error.value)
+    assert '{"prompt": "..."}' not in str(error.value), "one remedy"
+
+
+def test_a_message_that_calls_tools_has_no_content(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    without = {key: value for key, value in call.items() if key != "content"}
+    parts = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+    lines = [{"messages": [parts, call, {"role": "tool", "content": "42"}]}, {"messages": [parts, without]}]
+    assert len(Lines(jsonl(tmp_path, *map(json.dumps, lines)))) == 2
 
 
 def test_five_bad_lines_are_told_at_once(tmp_path: Path) -> None:
