@@ -179,7 +179,9 @@ def text_of_plan(plan: Plan, able: Capacity) -> Iterator[str]:
     who = "one worker" if planned == 1 else f"the {planned:,} workers"
     share = need.cores / FULL / planned
     enough = (
-        f"{who} planned will do" if need.workers <= planned else f"it takes {need.workers:,}: --workers {need.workers}"
+        f"{who} planned will do"
+        if need.workers <= planned
+        else f"it takes {need.workers:,}: {capacity.remedy(need.workers, cores())}"
     )
     yield f"  {percent(share)} of what {who} can do; {enough}"
 

@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from loadtest import dialects
 from loadtest.arrivals import Closed, Ramp
+from loadtest.prompts import Dataset, mean_turns
 from loadtest.types import Plan, Stage, Target
 
 FULL = 0.7
@@ -84,20 +85,28 @@ def busiest(plan: Plan, capacity: Capacity) -> Need:
 
 
 def warnings(plan: Plan, capacity: Capacity, cores: int | None = None) -> Iterator[str]:
-    """A sentence where the plan's workers will not do. `cores`: of the machine, where all of them run on one."""
+    """A sentence where the plan's workers will not do. `cores`: of this machine, if they run here."""
     need = busiest(plan, capacity)
     if need.workers <= plan.fleet.workers:
         return
     known = f"as calibrated on {capacity.measured_at[:10]}"
     guessed = "by a cautious guess; `loadtest calibrate` measures this machine"
     have = "1 worker is" if plan.fleet.workers == 1 else f"{plan.fleet.workers:,} workers are"
-    sentence = (
+    yield (
         f"stage {need.stage} needs {need.workers:,} workers ({words(need)}; {known if capacity.measured_at else guessed})"
-        f", and {have} planned: the run may turn out INVALID; write --workers {need.workers}"
+        f", and {have} planned: the run may turn out INVALID; {remedy(need.workers, cores)}"
     )
-    if cores is not None and need.workers > max(cores - 1, 1):
-        sentence += f" on a machine with more than the {cores} cores of this one, or spread them with --on ray"
-    yield sentence
+
+
+def remedy(workers: int, cores: int | None) -> str:
+    """What to write where so many are needed: a worker has a core, and what drives them needs one too."""
+    if cores is None or workers <= max(cores - 1, 1):
+        return f"write --workers {workers}"
+    here = f"{cores} cores" if cores > 1 else "one core"
+    return (
+        f"this machine has {here}, too few for them: lower the load, or run it on a machine with {workers + 1} cores or "
+        f"on several with --on ray, and there write --workers {workers}"
+    )
 
 
 def words(need: Need) -> str:
@@ -120,6 +129,7 @@ def _of_stage(plan: Plan, stage: Stage, capacity: Capacity) -> Need:
 
 def _of_target(plan: Plan, stage: Stage, target: Target, capacity: Capacity) -> Need:
     streams = dialects.load(target.dialect).streams(target)
+    turns = mean_turns(plan.prompts)
     assumed: list[str] = []
     tokens = plan.prompts.output_tokens.mean if plan.prompts.output_tokens else TOKENS
     if streams and not plan.prompts.output_tokens:
@@ -127,13 +137,14 @@ def _of_target(plan: Plan, stage: Stage, target: Target, capacity: Capacity) -> 
     if isinstance(stage.arrivals, Closed):
         concurrency = stage.concurrency or 0
         answer_s = tokens / PACE_PER_S if streams else WHOLE_S
-        rate = concurrency / answer_s
+        think_s = plan.prompts.think_s * (1 - 1 / turns) if isinstance(plan.prompts, Dataset) else 0
+        rate = concurrency / (answer_s + think_s)
         pace = f"streams of {PACE_PER_S:g} chunks/s" if streams else f"answers after {1000 * WHOLE_S:g} ms"
         assumed.append(f"taking the endpoint to send {pace}")
     elif isinstance(stage.arrivals, Ramp):
-        rate = max(stage.arrivals.from_, stage.arrivals.to)
+        rate = max(stage.arrivals.from_, stage.arrivals.to) * turns
     else:
-        rate = stage.arrivals.rate
+        rate = stage.arrivals.rate * turns
     chunks_per_s = rate * tokens if streams else 0.0
     chunk_us = capacity.chunk_us * (TLS_FACTOR if target.url.startswith("https:") else 1)
     return Need(

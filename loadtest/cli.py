@@ -287,7 +287,7 @@ def validate(
         loaded = plans.load(plan)
         loaded = plans.with_workers(loaded, workers) if workers else loaded
         print(forecast.text(loaded))
-        for warning in [*forecast.warnings(loaded), *capacity.warnings(loaded, calibrate.known())]:
+        for warning in [*forecast.warnings(loaded), *capacity.warnings(loaded, calibrate.known(), calibrate.cores())]:
             print(f"warning: {warning}", file=sys.stderr)
         plans.resolve_keys(loaded)
     elif not schema:

@@ -1,9 +1,12 @@
 """What a plan needs, worked out by hand; and what is said where its workers will not do."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from loadtest import plan as plans
-from loadtest.capacity import Capacity, busiest, warnings
+from loadtest.capacity import Capacity, Need, busiest, warnings
 from loadtest.types import Plan
 
 ABLE = Capacity(request_us=200, chunk_us=20, measured_at="2026-11-25T02:30:00Z")
@@ -63,7 +66,25 @@ def test_too_few_workers_are_told_beforehand_and_how_many_would_do() -> None:
         "planned: the run may turn out INVALID; write --workers 4"
     )
     [on_a_small_one] = warnings(plan(CHAT, busy), ABLE, cores=2)
-    assert on_a_small_one.endswith("on a machine with more than the 2 cores of this one, or spread them with --on ray")
+    assert on_a_small_one.endswith(
+        "this machine has 2 cores, too few for them: lower the load, or run it on a machine with 5 cores or on several with "
+        "--on ray, and there write --workers 4"
+    )
+
+
+def test_turns_of_conversations_are_requests(tmp_path: Path) -> None:
+    """Two lines with four turns: two requests for each that is due. A slot thinks after half of its requests."""
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 3
+    lines = [{"conversation": talk}, {"prompt": "a"}]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def need(stage: str) -> Need:
+        text = PLAN.format(targets=WHOLE, stages=f"{{name: s, {stage}}}", workers=1, output="")
+        dataset = "{kind: dataset, path: talk.jsonl, think_s: 1.8}"
+        return busiest(plans.parse(text.replace("{kind: synthetic, input_tokens: 5}", dataset), tmp_path), ABLE)
+
+    assert need("arrivals: {kind: poisson, rate: 100}, duration_s: 1").requests_per_s == 200
+    assert need("arrivals: {kind: closed}, concurrency: 10, duration_s: 1").requests_per_s == pytest.approx(10)
 
 
 def test_what_was_assumed_and_guessed_is_said() -> None:
