@@ -194,7 +194,7 @@ def _separate(values: list[str] | None) -> list[str]:
 
 @app.command()
 def attach(run: RunId = "last", quiet: Quiet = False) -> None:
-    """Show a run of yours that goes on on this machine; Ctrl-C leaves it alone. Exits as the run does."""
+    """Show a run of yours on this machine, or what it came to; Ctrl-C leaves it alone. Exits as the run does."""
     from loadtest import control
 
     raise typer.Exit(control.attach(run, quiet))
@@ -210,7 +210,7 @@ def stop(run: RunId = "last", quiet: Quiet = False) -> None:
 
 @app.command()
 def status(run: RunId = "last") -> None:
-    """Say in a line a target what a run that goes on on this machine does."""
+    """Say in a line a target what a run on this machine does, or in one how it has ended."""
     from loadtest import control
 
     control.status(run)

@@ -1,7 +1,8 @@
 """To see and to stop a run from another terminal: each driver listens on a socket that only its user can open.
 
 A client says what it wants in one line and is then told what the driver's own view is told: how far it is, each sentence,
-and how it ended. The kernel closes a dead driver's socket, so that nobody waits for one in vain.
+and how it ended. The kernel closes a dead driver's socket, so that nobody waits for one in vain. How a run ended stays beside
+the sockets, so that who comes too late is told the same.
 """
 
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 ATTACH, STOP = b"attach\n", b"stop\n"
 BEHIND = 256  # messages that a client may be behind; of more it misses the oldest
+ENDED = ".ended"
+KEPT = 64  # ends of runs; of more the oldest are forgotten
 LENGTH = struct.Struct("!I")
 INTERNAL_ERROR = 4
 
@@ -63,6 +66,7 @@ class Control:
         self._clients: list[queue.Queue[bytes | None]] = []
         self._threads: list[threading.Thread] = []
         self._last = _encode(Said("starting"))
+        self._end = b""  # how the run has ended
         self._listener = socket.socket(socket.AF_UNIX)
         self._over = False
 
@@ -104,6 +108,9 @@ class Control:
             self._over = True
             for client in self._clients:
                 _put(client, None)
+        if self._end:
+            with suppress(OSError):  # a full disk keeps nobody from the end
+                _keep(self._path.with_suffix(ENDED), self._end)
         self._path.unlink(missing_ok=True)
         self._listener.close()
         for thread in self._threads:
@@ -126,6 +133,8 @@ class Control:
         payload = _encode(message)
         with self._lock:
             self._last = payload
+            if isinstance(message, Over):
+                self._end = payload
             for client in self._clients:
                 _put(client, payload)
 
@@ -197,38 +206,59 @@ def _put(client: "queue.Queue[bytes | None]", payload: bytes | None) -> None:
     client.put_nowait(payload)
 
 
+def _keep(path: Path, end: bytes) -> None:
+    new = path.with_suffix(f".{os.getpid()}")
+    new.write_bytes(end)
+    new.rename(path)
+    for old in _ends()[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _ends() -> list[Path]:
+    """Of the runs that have ended here, the newest last."""
+    ages = []
+    for path in _directory().glob(f"*{ENDED}"):
+        with suppress(FileNotFoundError):  # it was the oldest
+            ages.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(ages)]
+
+
 # the other end
 
 
 def attach(run: str, quiet: bool = False) -> int:
-    """Show a run until it is over; the run's own exit status."""
-    return _follow(run, ATTACH, quiet)
+    """Show a run until it is over, or what one came to that is; the run's own exit status."""
+    name, ended = find(run)
+    return _outcome(name, ended or _follow(name, ATTACH, quiet))
 
 
 def stop(run: str, quiet: bool = False) -> int:
-    """End a run as its first Ctrl-C would, and show how it ends. Twice: at once.
+    """End a run as its first Ctrl-C would, and show how it ends, or has ended. Twice: at once.
 
     "last" is not enough where several go on: the newest one may be somebody else's, and paid for.
     """
     known = _going_on()
+    if run == "last" and not known:
+        raise RunFailed("no run goes on on this machine; loadtest status tells how the last one ended")
     if run == "last" and len(known) > 1:
         raise RunFailed(f"{len(known)} runs go on on this machine: {', '.join(known[-5:])}; write which is to end")
-    return _follow(run, STOP, quiet)
+    name, ended = find(run)
+    return _outcome(name, ended or _follow(name, STOP, quiet))
 
 
 def status(run: str) -> None:
-    """What a run does at this moment, in a line a target."""
+    """What a run does at this moment, in a line a target; or how it has ended."""
     from loadtest import live
 
-    name = find(run)
-    match next(_messages(name, ATTACH), None):
+    name, ended = find(run)
+    match ended or next(_messages(name, ATTACH), None):
         case Said(words):
             print(f"{name}: {words}")
         case Seen(progress):
             for line in live.lines(progress):
                 print(f"{name}: {line}")
-        case Over(exit_status):
-            print(f"{name}: over, exit status {exit_status}")
+        case Over() as over:
+            print(f"{name}: over, exit status {over.exit_status}{_in_words(over)}")
         case None:
             print(f"{name}: its driver says nothing")
 
@@ -249,29 +279,42 @@ def has_begun(run: str) -> bool:
     return False
 
 
-def find(run: str) -> str:
-    """The one run that goes on here and that `run` means: its id, the beginning of one, or "last"."""
-    known = _going_on()
-    if run == "last" and known:
-        return known[-1]
-    if run == "last":
-        raise RunFailed("no run goes on on this machine; loadtest report last tells of the newest stored one")
-    found = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    here = f"those that do: {', '.join(known[-5:])}" if known else "none of yours does"
-    what = f"{run} is the beginning of {len(found)} runs" if found else f"no run {run} goes on on this machine"
-    raise RunFailed(f"{what}; {here} (loadtest runs lists what is stored)")
+def find(run: str) -> tuple[str, Over | None]:
+    """The one run that `run` means, its id, the beginning of one, or "last": one that goes on here, or else one that has
+    ended here, and how."""
+    going_on = _going_on()
+    ended = {path.stem: path for path in _ends()}
+    for known in (going_on, list(ended)):
+        if run == "last" and known:
+            found = known[-1:]
+        else:
+            found = [name for name in known if name == run] or [name for name in known if name.startswith(run)]
+        if len(found) > 1:
+            raise RunFailed(f"{run} is the beginning of {len(found)} runs: {', '.join(found[-5:])}; write more of it")
+        if found:
+            return found[0], None if known is going_on else _read(ended[found[0]])
+    listed = [*ended, *going_on]
+    here = f"those known here: {', '.join(listed[-5:])}" if listed else "none of yours did"
+    what = "no run goes" if run == "last" else f"no run {run} goes"
+    raise RunFailed(f"{what} on on this machine, nor has one ended here; {here} (loadtest runs lists what is stored)")
+
+
+def _read(path: Path) -> Over:
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=Over)
+    except (OSError, msgspec.DecodeError) as e:
+        raise RunFailed(
+            f"how run {path.stem} ended cannot be read: {e}; loadtest report {path.stem} tells of it"
+        ) from None
 
 
 def _going_on() -> list[str]:
     return sorted(path.stem for path in _directory().glob("*.sock") if _is_served(path))
 
 
-def _follow(run: str, wish: bytes, quiet: bool) -> int:
-    from loadtest import closing, live
+def _follow(name: str, wish: bytes, quiet: bool) -> Over:
+    from loadtest import live
 
-    name = find(run)
     over: Over | None = None
     try:
         with live.view(quiet) as view:
@@ -291,11 +334,45 @@ def _follow(run: str, wish: bytes, quiet: bool) -> int:
         raise RunFailed(
             f"the driver of run {name} ended without a word; its log is beside its results, if it was detached"
         )
+    return over
+
+
+def _outcome(name: str, over: Over) -> int:
+    """Printed; the run's own exit status."""
+    from loadtest import closing
+
+    directory = Path(over.directory)
     if over.failure:
-        raise RunFailed(f"run {name} ended without a report: {over.failure}")
-    figures = msgspec.json.decode((Path(over.directory) / "summary.json").read_bytes())
-    closing.final(figures, Path(over.directory))
+        print(f"loadtest: run {name} ended without a report: {over.failure}", file=sys.stderr)
+    elif figures := _figures(directory):
+        closing.final(figures, directory)
+    else:
+        print(
+            f"loadtest: run {name} ended with exit status {over.exit_status}; its results are no longer in {directory}; "
+            f"loadtest report {name} makes them again from the store",
+            file=sys.stderr,
+        )
     return over.exit_status
+
+
+def _in_words(over: Over) -> str:
+    from loadtest.report.headline import headline
+    from loadtest.report.model import summary_of
+
+    directory = Path(over.directory)
+    if over.failure:
+        return f", without a report: {over.failure}"
+    if figures := _figures(directory):
+        return f": {headline(summary_of(figures)).sentence}\n  report: {directory / 'report.html'}"
+    return f"; its results are no longer in {directory}"
+
+
+def _figures(directory: Path) -> dict[str, Any]:
+    """summary.json; nothing where it has been removed."""
+    try:
+        return dict(msgspec.json.decode((directory / "summary.json").read_bytes()))
+    except FileNotFoundError:
+        return {}
 
 
 def _messages(run: str, wish: bytes) -> Iterator[Message]:

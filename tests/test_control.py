@@ -9,7 +9,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from loadtest.control import ATTACH, BEHIND, LENGTH, Control, Message, Over, Said, find, status, stop
+from loadtest.control import (
+    ATTACH,
+    BEHIND,
+    KEPT,
+    LENGTH,
+    Control,
+    Message,
+    Over,
+    Said,
+    attach,
+    find,
+    status,
+    stop,
+)
 from loadtest.errors import RunFailed
 from loadtest.run import Interrupts
 
@@ -53,8 +66,42 @@ def test_a_run_that_goes_on_is_not_taken_for_a_leftover(sockets: Path, tmp_path:
     with Control("r", tmp_path, Interrupts()):
         with pytest.raises(RunFailed, match=r"a run r goes on on this machine .* give another --run-id"):
             Control("r", tmp_path, Interrupts()).__enter__()
-        assert find("r") == "r"
-    assert not list((sockets / "loadtest").iterdir())
+        assert find("r") == ("r", None)
+    assert not list((sockets / "loadtest").glob("*.sock"))
+
+
+@pytest.mark.usefixtures("sockets")
+def test_one_that_goes_on_is_meant_before_one_that_has_ended(tmp_path: Path) -> None:
+    for name in ("r1", "r2"):
+        with Control(name, tmp_path, Interrupts()) as driver:
+            driver.end(5)
+    assert find("r2") == find("last") == ("r2", Over(5, str(tmp_path)))
+    with pytest.raises(RunFailed, match="r is the beginning of 2 runs"):
+        find("r")
+    with pytest.raises(RunFailed, match=r"no run x goes on on this machine, nor has one ended here; .* r1, r2"):
+        find("x")
+    with pytest.raises(RunFailed, match="no run goes on on this machine"):
+        stop("last")
+    with Control("r1", tmp_path, Interrupts()):
+        assert find("r") == find("r1") == find("last") == ("r1", None)
+
+
+@pytest.mark.usefixtures("sockets")
+def test_why_there_is_no_report_is_told_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunFailed), Control("r", tmp_path, Interrupts()):
+        raise RunFailed("no node came")
+    assert attach("r") == 2
+    assert "run r ended without a report: no node came" in capsys.readouterr().err
+    status("r")
+    assert capsys.readouterr().out == "r: over, exit status 2, without a report: no node came\n"
+
+
+def test_of_many_runs_the_newest_are_known(sockets: Path, tmp_path: Path) -> None:
+    for number in range(KEPT + 3):
+        with Control(f"r{number}", tmp_path, Interrupts()) as driver:
+            driver.end(0)
+    assert len(list((sockets / "loadtest").iterdir())) == KEPT
+    assert find("last")[0] == f"r{KEPT + 2}"
 
 
 @pytest.mark.usefixtures("sockets")
@@ -63,7 +110,7 @@ def test_the_newest_of_several_runs_is_not_ended_unasked(tmp_path: Path) -> None
     with Control("mine", tmp_path, interrupts[0]), Control("theirs", tmp_path, interrupts[1]):
         with pytest.raises(RunFailed, match="2 runs go on on this machine: mine, theirs; write which is to end"):
             stop("last")
-        assert find("last") == "theirs"
+        assert find("last") == ("theirs", None)
     assert [each.count for each in interrupts] == [0, 0]
 
 
@@ -73,8 +120,8 @@ def test_what_a_killed_driver_left_is_in_nobodys_way(sockets: Path, tmp_path: Pa
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with Control("r", tmp_path, Interrupts()):
-        assert find("r") == "r"
-    assert not list((sockets / "loadtest").iterdir())
+        assert find("r") == ("r", None)
+    assert not list((sockets / "loadtest").glob("*.sock"))
 
 
 def test_a_socket_that_cannot_be_reached_for_another_reason_stays(sockets: Path) -> None:

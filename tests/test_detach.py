@@ -83,10 +83,7 @@ def test_a_run_outlives_its_terminal(terminal: Terminal) -> None:
     assert summary["interrupted"]
     assert summary["integrity"]["sent"] == summary["integrity"]["stored"] > 0
     assert (out / "driver.log").stat().st_size > 0
-    assert list(terminal.sockets.glob("loadtest/*")) == []
-    status, said = terminal("attach", run)
-    assert status == 2
-    assert f"no run {run} goes on on this machine" in said
+    assert list(terminal.sockets.glob("loadtest/*.sock")) == []
 
 
 def test_attach_ends_as_the_run_does(terminal: Terminal) -> None:
@@ -95,6 +92,27 @@ def test_attach_ends_as_the_run_does(terminal: Terminal) -> None:
     summary = json.loads((terminal.directory / "runs" / run / "summary.json").read_text())
     assert status == summary["exit_status"] != 2
     assert "report.html" in said
+
+
+def test_how_a_run_has_ended_is_told_afterwards(terminal: Terminal, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """From wherever the command is called."""
+    run = terminal.detach("requests: 20")
+    out = terminal.directory / "runs" / run
+    terminal("attach", run, "--quiet")
+    ended = json.loads((out / "summary.json").read_text())["exit_status"]
+    terminal.directory = tmp_path_factory.mktemp("elsewhere")
+    for command_, meant in (("attach", run), ("attach", "last"), ("stop", run)):
+        status, said = terminal(command_, meant)
+        assert status == ended, said
+        assert str(out / "report.html") in said
+    status, said = terminal("status", run[:12])
+    assert status == 0
+    assert said.startswith(f"{run}: over, exit status {ended}: ")
+    assert str(out / "report.html") in said
+    shutil.rmtree(out)
+    status, said = terminal("attach", run)
+    assert status == ended
+    assert f"its results are no longer in {out}; loadtest report {run}" in said
 
 
 def test_what_is_refused_is_refused_before_the_terminal_is_left(terminal: Terminal) -> None:
