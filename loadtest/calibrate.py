@@ -7,7 +7,8 @@ Two workers, as they work in a run, fire one after the other at null_endpoint.py
    their requests; and how far TTFT and ITL are off the endpoint's own stamps at each of these loads
 
 Rates follow from CPU and not from the wall clock, since the endpoint runs on the same machine and is the slower side
-of it on a small one. The result is kept in the user's data directory, for this machine and version of loadtest.
+of it on a small one. The result is kept in the user's data directory, for this machine and version of loadtest; not where
+something else used the machine meanwhile (disturbance.py), as plans are held against it for long.
 """
 
 import json
@@ -22,17 +23,20 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import httpx
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 from rich.console import Console
 
 from loadtest import __version__, capacity
 from loadtest import plan as plans
 from loadtest.arrivals import Closed
 from loadtest.capacity import FULL, Capacity
-from loadtest.errors import RunFailed
+from loadtest.disturbance import Disturbance, between, moment
+from loadtest.errors import NotKept, RunFailed
 from loadtest.frames import Failed, Frame, Ready, Report, Setup, StartStage, Unpacker, decode_frame, pack
 from loadtest.null_endpoint import FIRST_S, PACE_S, Truth
 from loadtest.progress import percentile
@@ -50,6 +54,7 @@ STEPS = (64, 90, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048)  # streams
 MOST_STEPS = 4
 KEPT_UP = 0.9
 PARTIES = 3
+ROUNDS = 6
 FULL_ENOUGH = 0.8 * FULL
 RAMP_S, STAGE_S = 1.1, 2.3
 START_LEAD_S = 0.2
@@ -88,6 +93,7 @@ class Calibration(Struct, kw_only=True):
     request_us: float  # CPU of the worker for a request and its answer in one piece
     chunk_us: float  # and for each chunk of a stream
     loads: list[Load]  # ever more streams; the last one fills a worker, if this machine lets it
+    disturbed: Disturbance = field(default_factory=Disturbance)  # of one that is kept: within its limits
 
     @property
     def capacity(self) -> Capacity:
@@ -164,6 +170,7 @@ def text(calibration: Calibration) -> Iterator[str]:
         errors = (load.ttft_error_ms.p50, load.ttft_error_ms.p99, load.itl_error_ms.p50, load.itl_error_ms.p99)
         figures = "".join(f"{error:9.3f}" for error in errors)
         yield f"  {load.streams:7,}{load.chunks_per_s:10,.0f}{load.busy:6.0%}{figures}"
+    yield f"  {calibration.disturbed.words().capitalize()}."
     most = calibration.loads[-1]
     if most.chunks_per_s < KEPT_UP * most.offered_per_s:
         yield f"  The endpoint was to send {most.offered_per_s:,.0f} a second: this machine is too small for both of them."
@@ -191,6 +198,7 @@ def as_json(calibration: Calibration, plan: Plan | None) -> dict[str, object]:
     out = msgspec.to_builtins(calibration) | {
         "requests_per_s": able.requests_per_s,
         "chunks_per_s": able.chunks_per_s,
+        "kept": not list(calibration.disturbed.reasons()),
     }
     if plan is not None:
         need = capacity.busiest(plan, able)
@@ -216,13 +224,27 @@ def calibrate(path: Path | None, as_json_: bool) -> None:
             found = measure(lambda doing: status.update(f"calibrating, which takes some fifteen seconds: {doing}"))
     else:
         found = measure(lambda doing: print(f"calibrating: {doing}", file=sys.stderr, flush=True))
-    where = keep(found)
+    tell(found, plan, as_json_)
+
+
+def tell(found: Calibration, plan: Plan | None, as_json_: bool) -> None:
+    """Print it, and keep it if the machine did nothing else. Raises NotKept."""
+    reasons = list(found.disturbed.reasons())
+    where = None if reasons else keep(found)
     if as_json_:
         print(json.dumps(as_json(found, plan), indent=1))
-        return
-    for line in [*text(found), "", *(text_of_plan(plan, found.capacity) if plan else ())]:
-        print(line)
-    print(f"Kept in {where}, which run and validate go by.")
+    else:
+        for line in [*text(found), "", *(text_of_plan(plan, found.capacity) if plan else ())]:
+            print(line)
+    if reasons:
+        before = known()
+        by = f"the one of {before.measured_at[:10]}" if before.measured_at else "a cautious guess"
+        raise NotKept(
+            f"this calibration is not kept, since the machine was busy: {'; '.join(reasons)}, and calibrate again; run and "
+            f"validate go on by {by}"
+        )
+    if where and not as_json_:
+        print(f"Kept in {where}, which run and validate go by.")
 
 
 # the measurement
@@ -236,11 +258,19 @@ class Measured(Struct):
     steady_s: float  # of the part after the ramp in which requests were due
     steady_cpu_s: float
     steady_chunks: int
+    rounds_us: list[float]  # CPU for each result that ended, in ROUNDS parts of the steady time
 
 
 def measure(say: Say = lambda _: None, steps: Sequence[int] = STEPS, stage_s: float = STAGE_S) -> Calibration:
     """Takes some fifteen seconds. `steps`: numbers of streams to choose from. Raises RunFailed where a worker does not
     run."""
+    begin = moment()
+    found, varied = _measure(say, steps, stage_s)
+    return replace(found, disturbed=between(begin, moment(), varied))
+
+
+def _measure(say: Say, steps: Sequence[int], stage_s: float) -> tuple[Calibration, float]:
+    """The calibration, and how far the cost of a request varied."""
     with ExitStack() as ending:
         url = ending.enter_context(_endpoint())
         of_requests, of_streams = (ending.enter_context(_Worker()) for _ in range(2))
@@ -250,7 +280,7 @@ def measure(say: Say = lambda _: None, steps: Sequence[int] = STEPS, stage_s: fl
         request_us = 1e6 * whole.cpu_s / len(whole.results)
         of_streams.begin(_setup(url, steps, stage_s, stream=True))
         chunk_us, loads = _fill(of_streams, url, request_us, say, steps, stage_s)
-        return Calibration(
+        found = Calibration(
             version=__version__,
             machine=machine(),
             cores=cores(),
@@ -259,6 +289,7 @@ def measure(say: Say = lambda _: None, steps: Sequence[int] = STEPS, stage_s: fl
             chunk_us=chunk_us,
             loads=loads,
         )
+        return found, _varied(whole.rounds_us)
 
 
 def _fill(
@@ -304,13 +335,24 @@ def _measured(worker: "_Worker", stage: int, stage_s: float) -> Measured:
     steady = [r for r in worker.reports if RAMP_S <= (r.at_ns - start_ns) / 1e9 <= stage_s]
     first, last = steady[0], steady[-1]
     within = range(first.at_ns, last.at_ns)
+    bounds = [steady[at * (len(steady) - 1) // ROUNDS] for at in range(ROUNDS + 1)]
     return Measured(
         results=results,
         cpu_s=worker.reports[-1].cpu_s - before.cpu_s,
         steady_s=(last.at_ns - first.at_ns) / 1e9,
         steady_cpu_s=last.cpu_s - first.cpu_s,
         steady_chunks=sum(t in within for result in results for t in result.chunk_ns),
+        rounds_us=[
+            1e6 * (end.cpu_s - begin.cpu_s) / max(sum(begin.at_ns <= r.done_ns < end.at_ns for r in results), 1)
+            for begin, end in pairwise(bounds)
+        ],
     )
+
+
+def _varied(costs_us: Sequence[float]) -> float:
+    """By the second largest and smallest: one hiccup of some tenths of a second is not what the others are."""
+    middle = sorted(costs_us)[1:-1]
+    return (max(middle) - min(middle)) / median(costs_us)
 
 
 def _load(url: str, streams: int, measured: Measured) -> Load:

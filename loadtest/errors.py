@@ -5,7 +5,8 @@
     ├── StoreError          the store cannot be reached, opened or written
     ├── RunFailed           the workers could not be started or placed
     ├── Interrupted         before anything was sent: status 130
-    └── ResultsNotStored    the load was sent and its store failed: status 3, as for any INVALID run
+    ├── NotKept             a calibration of a busy machine: status 3, as for any INVALID run
+    └── ResultsNotStored    the load was sent and its store failed: status 3 too
 
 Whatever else is raised is a fault of ours: exit status 4.
 """
@@ -31,6 +32,10 @@ class RunFailed(UserError):
 
 class Interrupted(UserError):
     exit_status = 130
+
+
+class NotKept(UserError):
+    exit_status = 3
 
 
 class ResultsNotStored(UserError):

@@ -12,6 +12,8 @@ import pytest
 from loadtest import calibrate, capacity
 from loadtest import plan as plans
 from loadtest.calibrate import Calibration, Load, Spread
+from loadtest.disturbance import Disturbance
+from loadtest.errors import NotKept
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
 
@@ -97,6 +99,27 @@ def test_how_it_is_told() -> None:
     as_json = calibrate.as_json(made(), plan)
     assert as_json["chunks_per_s"] == pytest.approx(50_000)
     assert json.loads(json.dumps(as_json))["plan"]["workers_needed"] == 1
+
+
+def test_figures_of_a_busy_machine_are_told_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(NotKept) as refused:
+        calibrate.tell(made(disturbed=Disturbance(cores=4, others=0.5)), None, as_json_=False)
+    assert refused.value.exit_status == 3
+    assert str(refused.value).startswith(
+        "this calibration is not kept, since the machine was busy: other programs used 2 of 4 cores meanwhile"
+    )
+    assert str(refused.value).endswith("run and validate go on by a cautious guess")
+    assert calibrate.kept() is None
+    assert "Meanwhile other programs used 50.0% of 4 cores" in capsys.readouterr().out
+    calibrate.tell(made(), None, as_json_=True)
+    assert json.loads(capsys.readouterr().out)["kept"] is True
+    assert calibrate.kept() == made()
+    with pytest.raises(NotKept, match="go on by the one of 2026-11-25"):
+        calibrate.tell(made(disturbed=Disturbance(varied=0.9)), None, as_json_=True)
+    assert json.loads(capsys.readouterr().out)["kept"] is False
 
 
 def test_a_run_warns_beforehand_and_runs(simulator: str, tmp_path: Path) -> None:
