@@ -207,7 +207,7 @@ def report(fast: str = "acme", slow: str = "globex", valid: bool = True) -> Repo
             start_spread_ms=0.412,
             read_lag_ms=Spread(0.021, 0.38),
             schedule_lag_ms=Spread(0.11, 0.93),
-            uncertainty_ms=Spread(p99=0.21, max=1.4),
+            uncertainty_ms=Spread(p99=0.21, max=1.4, over_1_ms=0.0004),
         ),
         targets={name: total(stages) for name, stages in targets.items()},
         compare=[

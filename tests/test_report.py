@@ -13,7 +13,17 @@ from loadtest.report.figures import Axis, Line, Spec, XAxis, figure, spans_decad
 from loadtest.report.gather import Buckets, carried, points_for, shares_for, step_for
 from loadtest.report.headline import headline, limit, reasons
 from loadtest.report.markup import Html, data_script, h, text
-from loadtest.report.model import AfterRetries, Integrity, Report, SloRow, Stat, TargetSeries, Validity, summary_of
+from loadtest.report.model import (
+    AfterRetries,
+    Integrity,
+    Report,
+    SloRow,
+    Spread,
+    Stat,
+    TargetSeries,
+    Validity,
+    summary_of,
+)
 from loadtest.report.sections.account import account
 from loadtest.report.sections.charts import nines
 from loadtest.report.sections.errors import errors
@@ -22,6 +32,7 @@ from loadtest.report.sections.targets import targets
 from loadtest.report.summary import NoSuchRun
 from loadtest.report.words import count, listing, percent, plural, quantity, said, seconds, settled, sig3, utc
 from loadtest.store import Store
+from loadtest.validity import Judged
 from tests import sample_run
 from tests.sample_report import report
 
@@ -344,9 +355,20 @@ def test_a_figure_below_what_its_stamps_are_exact_to_says_so() -> None:
     made = report()
     made.summary.targets["acme"].stages["calm"].uncertainty_p99_ms = 30.0
     words = Page(html.render(made)).text
-    assert "28.0 ms stamps exact to 30.0 ms" in words
-    assert words.count("stamps exact to") == 1
+    assert "28.0 ms 99% of stamps exact to 30.0 ms" in words
+    assert words.count("of stamps exact to") == 1
     assert "1% of the requests have a stamp that is exact to 30.0 ms only." in words
+
+
+def test_how_exact_a_valid_runs_stamps_are_is_said_beside_the_limit() -> None:
+    made = report()
+    assert "in 99% of the requests no stamp may be off by more than 0.210 ms." in Page(html.render(made)).text
+    made.summary.generator.uncertainty_ms = Spread(p99=53.6, max=80.0, over_1_ms=0.021)
+    made.summary.validity.rules = [Judged(rule="uncertainty", value=60.0, limit=100, default=100)]
+    assert (
+        "in 2.10% of the requests one read found several chunks, the first of which may have come more than 1 ms before its "
+        "stamp; in 1% of the requests 53.6 ms before or more (more than 100 ms would make the run INVALID)."
+    ) in Page(html.render(made)).text
 
 
 def test_the_account_explains_the_warm_up() -> None:

@@ -64,6 +64,7 @@ class Spread(Struct):
     p50: float | None = None
     p99: float | None = None
     max: float | None = None
+    over_1_ms: float | None = None  # share of them
 
 
 class Generator(Struct, kw_only=True):

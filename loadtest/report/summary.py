@@ -179,6 +179,7 @@ class _Reader:
                 countIf({metrics.OK} AND ({tpot}) IS NOT NULL AND NOT tokens_known) AS k_assumed,
                 sum(length(chunk_kind)) AS chunks, groupUniqArrayIf(toString(clock), first_byte_ns IS NOT NULL) AS clocks,
                 max({METRICS["uncertainty_ms"].sql}) AS max_uncertainty_ms,
+                count({METRICS["uncertainty_ms"].sql}) AS stamped, countIf(({METRICS["uncertainty_ms"].sql}) > 1) AS blurred,
                 countIf(due_ns IS NOT NULL) AS due,
                 countIf(due_ns IS NOT NULL AND started_ns > end_ns + {validity.ON_TIME_MS * 1e6:.0f}) AS late
             FROM (SELECT *, {OF_SEQ} AS round FROM requests) AS requests
@@ -300,6 +301,7 @@ def _facts(account: validity.Account, measured: Mapping[Group, Row], lags: Mappi
 def _generator(generator: validity.Generator, measured: Iterable[Row], lags: Row) -> dict[str, Any]:
     rows = list(measured)
     clocks = {clock for row in rows for clock in row["clocks"]}
+    stamped = sum(row["stamped"] for row in rows)
     largest = [row["max_uncertainty_ms"] for row in rows if row["max_uncertainty_ms"] is not None]
     return {
         "clock": clocks.pop() if len(clocks) == 1 else "mixed" if clocks else None,
@@ -307,7 +309,11 @@ def _generator(generator: validity.Generator, measured: Iterable[Row], lags: Row
         **msgspec.to_builtins(generator),
         "read_lag_ms": {stat: lags[f"read_lag_ms_{stat}"] for stat in ("p50", "p99")},
         "schedule_lag_ms": {stat: lags[f"schedule_lag_ms_{stat}"] for stat in ("p50", "p99")},
-        "uncertainty_ms": {"p99": lags["uncertainty_ms_p99"], "max": max(largest, default=None)},
+        "uncertainty_ms": {
+            "p99": lags["uncertainty_ms_p99"],
+            "max": max(largest, default=None),
+            "over_1_ms": sum(row["blurred"] for row in rows) / stamped if stamped else None,
+        },
     }
 
 

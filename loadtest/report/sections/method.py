@@ -5,7 +5,7 @@ from loadtest.report.markup import Html, h, text
 from loadtest.report.model import Report, Summary
 from loadtest.report.sections.opening import when
 from loadtest.report.sections.validity import rules
-from loadtest.report.words import NOT_KNOWN, count, listing, metric_title, plural, seconds, sig3
+from loadtest.report.words import NOT_KNOWN, count, listing, metric_title, percent, plural, seconds, sig3
 from loadtest.types import Metric
 
 TRACES = {
@@ -94,7 +94,11 @@ def _health(report: Report) -> list[tuple[str, Html | str]]:
         ("Clock", CLOCKS.get(clock, clock or NOT_KNOWN)),
         ("Schedule lag", f"p50 {_ms(own.schedule_lag_ms.p50)}, p99 {_ms(own.schedule_lag_ms.p99)}: from due to begun"),
         ("Read lag", f"p50 {_ms(own.read_lag_ms.p50)}, p99 {_ms(own.read_lag_ms.p99)}: from arrived to read"),
-        ("Stamp uncertainty", f"p99 {_ms(own.uncertainty_ms.p99)}, largest {_ms(own.uncertainty_ms.max)}"),
+        (
+            "Stamp uncertainty",
+            f"p99 {_ms(own.uncertainty_ms.p99)}, largest {_ms(own.uncertainty_ms.max)}; more than 1 ms in"
+            f" {percent(own.uncertainty_ms.over_1_ms)} of the requests, whose worst stamp counts",
+        ),
         ("Workers", _workers(report)),
         (
             "CPU time",

@@ -74,12 +74,25 @@ def _clean(summary: Summary) -> str:
     own = summary.generator
     lag = f"99% of requests left within {sig3(own.schedule_lag_ms.p99)} ms of being due" if _has_lag(summary) else ""
     stamps = STAMPED.get(own.clock or "", "")
-    if stamps and own.uncertainty_ms.p99 is not None:
-        stamps += f", 99% of them exact to {sig3(own.uncertainty_ms.p99)} ms"
-    parts = [part for part in (lag, stamps) if part]
+    parts = [part for part in (lag, stamps, exactness(summary) if stamps else "") if part]
     own_limits = [each.rule for each in summary.validity.rules if each.limit != each.default]
     held_to = f" The plan set its own limits for this: {', '.join(own_limits)}." if own_limits else ""
     return f"The load generator did not limit the run. {sentence('; '.join(parts))}{held_to}"
+
+
+def exactness(summary: Summary) -> str:
+    """How far the stamps may be off: of how many requests, and beside which limit; empty where that is not known."""
+    found = summary.generator.uncertainty_ms
+    if found.p99 is None:
+        return ""
+    if found.p99 <= 1 or not found.over_1_ms:
+        return f"in 99% of the requests no stamp may be off by more than {sig3(found.p99)} ms"
+    limit = next((rule.limit for rule in summary.validity.rules if rule.rule == "uncertainty"), None)
+    beside = f" (more than {sig3(limit)} ms would make the run INVALID)" if limit is not None else ""
+    return (
+        f"in {percent(found.over_1_ms)} of the requests one read found several chunks, the first of which may have come more"
+        f" than 1 ms before its stamp; in 1% of the requests {sig3(found.p99)} ms before or more{beside}"
+    )
 
 
 def _has_lag(summary: Summary) -> bool:
