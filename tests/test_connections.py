@@ -70,14 +70,13 @@ def test_it_is_replaced_once_and_no_more() -> None:
 def test_no_request_waits_behind_another() -> None:
     """Twenty at once at a server that answers none of them: twenty connections."""
     with serving(["read request", "await close"]) as server:
-        target = CHAT.target(f"http://127.0.0.1:{server.port}", timeouts={"first_byte_s": 1})
+        target = CHAT.target(f"http://127.0.0.1:{server.port}", timeouts={"first_byte_s": 2})
         with firing(_converted(target)) as fire:
             shots = [gevent.spawn(fire, 0, seq, 0, None, PROMPT) for seq in range(20)]
             found = [shot.get() for shot in gevent.joinall(shots)]
     assert {result.error for result in found} == {"timeout_first_byte"}
     assert server.connections == len(server.requests) == 20
-    begun = [result.sent_ns - result.started_ns for result in found]
-    assert max(begun) < 500_000_000
+    assert max(result.sent_ns or 0 for result in found) < min(result.done_ns for result in found)
 
 
 def _converted(target: Target) -> Target:
@@ -108,7 +107,7 @@ def test_a_fault_in_a_callback_of_the_event_loop_fails_its_request_at_once(
         result = fire(0, 0, 0, None, PROMPT)
     assert result.error == "generator"
     assert "a fault of ours" in result.error_detail
-    assert (result.done_ns - result.started_ns) / 1e9 < 3
+    assert (result.done_ns - result.started_ns) / 1e9 < 20, "less than its `idle_s`"
 
 
 # TLS

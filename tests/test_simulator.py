@@ -319,8 +319,8 @@ def test_usage_so_far_in_each_chunk(client: openai.OpenAI) -> None:
 
 
 def test_what_a_prefix_cache_knows_is_reported_and_costs_nothing() -> None:
-    profile = Profile(name="cached", decode_base_ms=1, prefill_tokens_per_s=1000, prefix_cache_tokens=1000)
-    prompt = " ".join(map(str, range(200)))  # 12 blocks and 8 tokens; 200 ms of prefill
+    profile = Profile(name="cached", decode_base_ms=1, prefill_tokens_per_s=200, prefix_cache_tokens=1000)
+    prompt = " ".join(map(str, range(200)))  # 12 blocks and 8 tokens; a second of prefill, or 40 ms
 
     def ask(client: openai.OpenAI, prompt: str) -> tuple[int, float]:
         before = time.monotonic()
@@ -332,11 +332,11 @@ def test_what_a_prefix_cache_knows_is_reported_and_costs_nothing() -> None:
     with start(profile) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         cached, seconds = ask(client, prompt)
         assert cached == 0
-        assert seconds > 0.2
+        assert seconds > 1
         cached, seconds = ask(client, prompt)
         assert cached == 192
-        assert seconds < 0.2
-        assert ask(client, "another beginning " + prompt)[0] == 0
+        assert seconds < 1
+        assert ask(client, "another beginning " + prompt[:90])[0] == 0  # more than a block of it
 
 
 def test_completions(client: openai.OpenAI) -> None:
@@ -611,7 +611,7 @@ def test_truth_of_a_script(simulator: str) -> None:
     offsets_ms = [(chunk_ns - truth["read_ns"]) / 1e6 for chunk_ns in truth["chunk_ns"]]
     late_ms = [at_ms - due_ms for at_ms, due_ms in zip(offsets_ms, [10, 30, 50, 55, 60, 75, 75], strict=True)]
     assert min(late_ms) > -1
-    assert max(late_ms) < 100
+    assert max(late_ms) < 1000
 
 
 def test_truth_of_a_generation(simulator: str) -> None:
@@ -624,7 +624,7 @@ def test_truth_of_a_generation(simulator: str) -> None:
     assert truth["chunk_kind"] == [0, *[2] * 20, 0, 5]
     assert sum(truth["chunk_tokens"]) == truth["output_tokens"] == 20
     # 20 steps of at least the profile's 1 ms, less what the timer may catch up
-    assert 18 < (truth["done_ns"] - truth["read_ns"]) / 1e6 < 500
+    assert 18 < (truth["done_ns"] - truth["read_ns"]) / 1e6 < 5000
 
 
 def test_several_events_in_one_write(simulator: str) -> None:
@@ -635,9 +635,10 @@ def test_several_events_in_one_write(simulator: str) -> None:
 
 
 def test_the_fault_comes_when_the_next_write_was_due(simulator: str) -> None:
-    ask(simulator, {"error": "reset", "error_after": 2, "gaps_ms": 20}, headers={"x-request-id": "late"})
+    script = {"error": "reset", "error_after": 2, "ttft_ms": 10, "gaps_ms": 20}
+    ask(simulator, script, headers={"x-request-id": "late"})
     truth = truth_of(simulator, "late")
-    assert (truth["done_ns"] - truth["chunk_ns"][-1]) / 1e6 > 19
+    assert (truth["done_ns"] - truth["read_ns"]) / 1e6 > 49  # 10, 30, 50: whenever the machine let the chunks go out
     assert truth["error"] == "reset"
 
 

