@@ -30,7 +30,8 @@ slos:
   - {{metric: ttft_ms, stat: p50, limit: {limit}}}
 fleet: {{workers: 2}}
 # these tests share their machine with others
-validity: {{schedule_lag: 10000, uncertainty: 10000, worker_cpu: 1, stolen: 1, throttled: 1}}
+validity: {{schedule_lag: 100000, uncertainty: 100000, start_spread: 100000, shortfall: 1, worker_cpu: 2, stolen: 1,
+  throttled: 1}}
 """
 
 
@@ -77,7 +78,7 @@ def provider() -> Iterator[str]:
         yield url
 
 
-def until(condition: Callable[[], bool], within_s: float = 20) -> None:
+def until(condition: Callable[[], bool], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"
@@ -225,7 +226,7 @@ def test_ctrl_c_drains_reports_and_leaves_nothing(place: Place, provider: str) -
     frames = place.directory / "out" / "worker-0.frames"
     until(lambda: frames.exists() and frames.stat().st_size > 4000)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     summary = json.loads((place.directory / "out" / "summary.json").read_text())
     assert 0 < summary["integrity"]["stored"] == summary["integrity"]["sent"]

@@ -56,11 +56,11 @@ def test_counts_and_events_of_a_run_are_in_the_store_while_it_goes_on(
     seen: list[int] = []
 
     def look(snapshot: Snapshot) -> None:
-        if snapshot.phase == "running" and snapshot.now_ns - snapshot.started_ns > 2e9:
+        if snapshot.phase == "running":
             seen.append(int(last(store, snapshot.run, "loadtest.sent", "a")))
 
     snapshot = recorded(plan, store, tmp_path, look)
-    assert 0 < min(n for n in seen if n) < 60, "counts before the end"
+    assert any(0 < n < 60 for n in seen), "counts before the end"
     for target in ("a", "b"):
         values = {name: last(store, snapshot.run, f"loadtest.{name}", target) for name in ("scheduled", "sent", "done")}
         assert values == {"scheduled": 60, "sent": 60, "done": 60}
@@ -202,7 +202,7 @@ def test_the_end_is_tried_again_where_the_store_was_never_there(
     assert store.query("SELECT event FROM late.events") == [{"event": "run_started"}]
 
 
-def until(condition: Callable[[], Any], within_s: float = 20) -> None:
+def until(condition: Callable[[], Any], within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -225,7 +225,7 @@ def test_a_run_whose_driver_was_killed_is_listed(simulator: str, tmp_path: Path)
     driver = subprocess.Popen(
         [program, "run", str(tmp_path / "plan.yaml"), "--quiet", "--out", str(tmp_path / "out"), *at]
     )
-    listed, deadline = "", time.monotonic() + 60
+    listed, deadline = "", time.monotonic() + 100
     while "goes on" not in listed and time.monotonic() < deadline:
         listed = subprocess.run([program, "runs", *at], capture_output=True, text=True, check=True).stdout
     assert "killed" in listed

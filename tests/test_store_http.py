@@ -273,14 +273,13 @@ def test_a_stream_whose_client_has_gone_is_killed(http: httpx.Client) -> None:
 
 def test_slow_queries_do_not_stand_in_the_way(http: httpx.Client) -> None:
     def run_slow() -> None:
-        http.post("/", content=SLOW, params=dict(http.params) | {"max_execution_time": "1"})
+        http.post("/", content=SLOW, params=dict(http.params) | {"max_execution_time": "2"})
 
     slow = [threading.Thread(target=run_slow) for _ in range(4)]
     for thread in slow:
         thread.start()
-    begun = time.monotonic()
     assert ask(http, "SELECT 1") == "1\n"
-    assert time.monotonic() - begun < 1
+    assert any(thread.is_alive() for thread in slow), "it did not wait until they were done"
     for thread in slow:
         thread.join()
 
@@ -438,7 +437,7 @@ def test_a_reader_cannot_leave(reader: httpx.Client, sql: str) -> None:
     response = reader.post("/", content=sql, params={"param_f": "file"})
     assert response.status_code in (400, 403, 404, 500), response.text
     assert "X-ClickHouse-Exception-Code" in response.headers
-    assert time.monotonic() - begun < 5  # it was refused, not tried
+    assert time.monotonic() - begun < 20  # it was refused, not tried
     assert socket.gethostname() not in response.text
 
 
