@@ -285,7 +285,8 @@ class TerminalView:
 
 
 class LineView:
-    """For a log: lines when a stage or phase begins and every few seconds; of the last answers only what changed."""
+    """For a log: lines when a stage or phase begins and every few seconds; of the last answers, and of a target
+    to which nothing was sent yet, only what changed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -320,7 +321,8 @@ class LineView:
         self._moment, self._printed_at = moment, time.monotonic()
         for target, line in zip(progress.targets, lines(progress), strict=True):
             counts = (target.in_flight, target.ended, target.errors, target.stalled_s is None)
-            if began or progress.phase != "draining" or counts != self._counts.get(target.name):
+            idle = progress.phase == "draining" or not (target.ended or target.in_flight)
+            if began or not idle or counts != self._counts.get(target.name):
                 self._print(line)
             self._counts[target.name] = counts
 

@@ -22,6 +22,7 @@ from loadtest import dialects, proxies, rules, shape, tokens, yamltext
 from loadtest.errors import PlanError
 from loadtest.metrics import GOODPUT_LIMITS, METRICS
 from loadtest.prompts import Dataset
+from loadtest.stats import STAT
 from loadtest.types import Fleet, Gpu, Plan, Slo, Stage, Target
 from loadtest.validity import RULES
 
@@ -29,7 +30,8 @@ MAX_BYTES = 256 * 1024
 MAX_KEY_BYTES = 16 * 1024
 
 _HIDDEN = frozenset({"key", "proxy", "proxy_key", "headers", "body", "url", "store"})
-_SHAPE = shape.Shape(Plan, _HIDDEN, {"dialect": f"one of {', '.join(dialects.names())}"})
+_MUST = {"dialect": f"one of {', '.join(dialects.names())}", "stat": STAT}
+_SHAPE = shape.Shape(Plan, _HIDDEN, _MUST)
 T = TypeVar("T")
 _TOKENS = ("input_tokens", "output_tokens")
 

@@ -106,7 +106,9 @@ class Shape:
                 yield f"{_joined(path, key)} is unknown; {self._instead(key, path, list(fields))}"
         for key, field in fields.items():
             place = _joined(path, key)
-            if key in data:
+            if key in data and key in self._must and not isinstance(data[key], str | None):
+                yield f"{place} is {_quoted(data[key], shown and key not in self._hidden)}; it must be {self._must[key]}"
+            elif key in data:
                 yield from self._value(data[key], field.type, place, shown=shown and key not in self._hidden)
             elif field.required:
                 yield f"{place} is missing; it must be {self._must.get(key, described(field.type))}"

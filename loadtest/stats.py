@@ -43,6 +43,9 @@ class Stat(Struct, frozen=True):
     level: float | None
 
 
+STAT = "p50, p90, p95, p99, p99.9 or mean"
+
+
 def parse_stat(text: str) -> Stat:
     """`p50`, `p99.9` (also `p999`, `p9999`) or `mean`; anything else is a ValueError that says what to write."""
     if text == "mean":
@@ -57,8 +60,11 @@ def parse_stat(text: str) -> Stat:
         if Decimal(match[1]) == 0:
             raise ValueError(f"{text} is not a stat: a percentile lies above 0 and below 100; write p1")
         return _percentile(match[1])
-    better = {"median": "p50", "avg": "mean", "average": "mean"}.get(text)
-    hint = f"write {better}" if better else "write p50, p90, p95, p99, p99.9 or mean"
+    better = {"median": "p50", "avg": "mean", "average": "mean"}.get(text.lower())
+    if match := re.fullmatch(r"p?(0?\.\d+|\d{1,2}(?:\.\d+)?)(?:th|%)?", text.lower()):
+        level = Decimal(match[1]) * (100 if match[1].lstrip("0").startswith(".") else 1)
+        better = f"p{level.normalize():f}" if level > 0 else None
+    hint = f"write {better or STAT}"
     raise ValueError(f"{text!r} is not a stat; {hint}")
 
 

@@ -30,6 +30,8 @@ def status(store: str | None) -> None:
 def query(text: str, store: str | None) -> None:
     statement = one_statement(text)
     with open_store(store) as database:
+        if database.address.embedded:  # or a new one would say that it knows no table; a server's user may only read
+            database.migrate()
         sys.stdout.write(database.read(statement))
 
 

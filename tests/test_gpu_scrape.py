@@ -381,6 +381,19 @@ def test_the_table_shows_what_there_is_and_what_there_is_not(exporter: str) -> N
     assert "– not provided by this source" in text
 
 
+def test_a_kind_that_was_found_out_is_shown_and_names_stand_in_full(simulator: str) -> None:
+    watched = [source(f"{simulator}{path}", kind="auto", name=f"a-source-with-a-long-name-{number}")
+               for number, path in enumerate(("/metrics", "/gpu/metrics"))]  # fmt: skip
+    scrapes = [scrape for each in watched for scrape in scraped(each)]
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        console.print(table({scrape.source: scrape for scrape in scrapes}, Gpu(sources=watched), scrapes[0].at_ns))
+    text = capture.get()
+    assert [line.split("│")[2].strip() for line in text.splitlines() if "│ yes" in line] == ["vllm", "dcgm"]
+    assert "…" not in text
+    assert "target" not in text, "of sources that were given none"
+
+
 def test_watch_looks_at_urls(simulator: str, capsys: pytest.CaptureFixture[str]) -> None:
     app(["gpu", "watch", f"{simulator}/metrics", "--for", "1.2", "--every", "0.5", "--no-keep"], standalone_mode=False)
     out = capsys.readouterr()

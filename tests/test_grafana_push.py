@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from msgspec.structs import replace
 
 from dashboards.alerts import ALERTS
@@ -14,6 +15,7 @@ from dashboards.grafana import build, commands, provision, rules
 from dashboards.grafana.commands import Call
 from dashboards.panels import DASHBOARDS
 from loadtest.errors import UserError
+from loadtest.simulator import Profile, Tls, start
 from loadtest.store import Store
 from tests.grafana_server import ADMIN, VIEWER, FakeGrafana, serving
 
@@ -171,7 +173,11 @@ def test_a_store_may_be_seen_as_an_address_of_ipv6(fake: FakeGrafana, call: Call
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"url": "http://127.0.0.1:1"}, "no Grafana answers at http://127.0.0.1:1"),
+        (
+            {"url": "http://127.0.0.1:1"},
+            "no Grafana answers at http://127.0.0.1:1: nothing listens at port 1 of 127.0.0.1; start Grafana, or",
+        ),
+        ({"url": "http://nowhere.invalid"}, "no address is known for the name nowhere.invalid; correct the URL's host"),
         ({"url": "grafana"}, "is no URL of a Grafana"),
         ({"url": "http://["}, "is no URL of a Grafana"),
         ({"url": "http://localhost:many"}, "is no URL of a Grafana"),
@@ -186,6 +192,22 @@ def test_a_store_may_be_seen_as_an_address_of_ipv6(fake: FakeGrafana, call: Call
 def test_a_wrong_call_is_told_in_a_sentence(call: Call, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         commands.push(replace(call, **changes), overwrite=False)
+
+
+def test_a_grafana_that_speaks_another_protocol_or_is_not_trusted(call: Call, tmp_path: Path) -> None:
+    plain = call.url.replace("http:", "https:")
+    with pytest.raises(
+        UserError, match=f"at {plain}: it does not speak TLS there; write {call.url}, or the port that does"
+    ):
+        commands.push(replace(call, url=plain), overwrite=False)
+    trustme.CA().issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    with start(Profile(), tls=Tls(str(tmp_path / "server.pem"))) as url, pytest.raises(UserError) as untrusted:
+        commands.push(replace(call, url=url), overwrite=False)
+    assert "its certificate is not trusted (" in str(untrusted.value)
+    assert "; add its authority to this machine's certificates, or name the file in REQUESTS_CA_BUNDLE" in str(
+        untrusted.value
+    )
+    assert "Error" not in str(untrusted.value)
 
 
 def test_a_wrong_grafana_is_told_in_a_sentence(fake: FakeGrafana, call: Call, tmp_path: Path) -> None:

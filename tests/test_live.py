@@ -463,6 +463,19 @@ def test_the_last_answers_get_a_line_where_something_changed(monkeypatch: pytest
     assert len([line for line in seen if "globex" in line]) == 1
 
 
+def test_that_nothing_was_sent_yet_gets_one_line_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "LINES_EVERY_S", 0.0)
+    console = Console(file=io.StringIO(), width=80)
+    view = live.view(False, console)
+    for at_s in (1, 2, 3):
+        view.show(snapshot(at_s, TargetCount()))
+    for at_s in (4, 5):
+        view.show(snapshot(at_s, TargetCount(scheduled=1, in_flight=1, oldest_ns=START_NS + 4 * SECOND_NS)))
+    seen = text_of(console).splitlines()
+    assert ["nothing sent yet" in line for line in seen if "acme" in line] == [True, False, False]
+    assert len([line for line in seen if "globex" in line]) == 1
+
+
 def test_the_clock_and_the_load_due_stand_still_during_the_last_answers() -> None:
     """20 s at 10/s, then 7 s of answers."""
     watch = Watch()

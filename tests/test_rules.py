@@ -220,6 +220,8 @@ def test_slos(slo: str, problem: str) -> None:
 def test_a_stat_that_is_none_is_refused() -> None:
     (problem,) = problems_of(filled(more="slos: [{metric: ttft_ms, stat: p200, limit: 5}]"))
     assert problem.startswith("slos[0].stat is 'p200': ")
+    number = problems_of(filled(more="slos: [{metric: ttft_ms, stat: 99, limit: 5}]"))
+    assert number == ["slos[0].stat is 99; it must be p50, p90, p95, p99, p99.9 or mean"], "one round is enough"
 
 
 def test_an_slo_asked_twice_is_refused() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from loadtest import spans, store_commands
 from loadtest.errors import UserError
-from loadtest.store import AccessDenied, MigrationRefused, Store, directory, open_store
+from loadtest.store import AccessDenied, MigrationRefused, StatementRefused, Store, directory, open_store
 from loadtest.types import Result
 
 
@@ -87,6 +87,29 @@ def test_rows_are_lines_of_json(place: Path, sql: str, rows: list[object], capsy
 def test_what_is_not_one_query(sql: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         store_commands.one_statement(sql)
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("SELEC n FROM precious", r"Syntax error: failed at position 1 \(SELEC\).*Maybe you meant: SELECT"),
+        ("SELECT count( FROM precious", r"Unmatched parentheses: '\(' at position 13"),
+        ("SELECT 'a\\\\b',\n n FROM precious WHER n = 1", "Syntax error: failed at position"),
+        ("SELECT m FROM precious", "Unknown expression identifier `m`"),
+        ("SELECT n FROM precios", "precios"),
+    ],
+)
+@pytest.mark.usefixtures("store")
+def test_a_typo_is_told_as_one_and_not_as_forbidden(place: Path, sql: str, says: str) -> None:
+    with pytest.raises(StatementRefused, match=says) as refused:
+        store_commands.query(sql, str(place))
+    assert "formatQuery" not in str(refused.value)
+    assert "ACCESS_DENIED" not in str(refused.value)
+
+
+def test_a_new_store_knows_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store_commands.query("SELECT count() AS n FROM requests", str(tmp_path))
+    assert json.loads(capsys.readouterr().out) == {"n": 0}
 
 
 def test_what_is_printed_works_and_holds_no_password(store: Store, place: Path) -> None:

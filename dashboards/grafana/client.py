@@ -1,6 +1,8 @@
 """The way to a Grafana, through grafana-client; its errors become sentences here, and only here."""
 
 import re
+import socket
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,7 +72,7 @@ class Grafana:
             OSError,
             ValueError,
         ) as error:  # niquests' exceptions are OSErrors; an answer that is no JSON a ValueError
-            raise UserError(f"no Grafana answers at {self.url}: {_reason(error)}") from None
+            raise UserError(f"no Grafana answers at {self.url}: {_reason(error, self.url)}") from None
 
     def find(self, path: str) -> Any:
         """None where it is not there."""
@@ -108,8 +110,28 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, url: str) -> str:
+    """What the innermost error means, and what to do about it."""
     cause: BaseException = error
     while cause.__context__ is not None:
         cause = cause.__context__
-    return f"{type(cause).__name__}: {cause}"[:200] if isinstance(cause, OSError) else "its answer is not Grafana's"
+    parts = urlsplit(url)
+    words = str(cause)
+    if isinstance(cause, ConnectionRefusedError):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"nothing listens at port {port} of {parts.hostname}; start Grafana, or correct the URL (its own port is 3000)"
+    if isinstance(cause, socket.gaierror):
+        return f"no address is known for the name {parts.hostname}; correct the URL's host"
+    if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in words:
+        why = re.sub(r"^.*certificate verify failed: | \(_ssl\.c:\d+\)$", "", words)
+        return (
+            f"its certificate is not trusted ({why}); add its authority to this machine's certificates, or name the file in "
+            "REQUESTS_CA_BUNDLE"
+        )
+    if isinstance(cause, ssl.SSLError) or "SSL" in type(cause).__name__:
+        return f"it does not speak TLS there; write {parts._replace(scheme='http').geturl()}, or the port that does"
+    if isinstance(cause, TimeoutError) or "Timeout" in type(cause).__name__:
+        return f"no answer within {TIMEOUT_S:g} s; is the host right, and is a firewall in between?"
+    if isinstance(cause, OSError):
+        return f"{cause.strerror or words}; correct the URL, or look at Grafana's log"[:200]
+    return "its answer is not Grafana's; correct the URL's host, port and path"

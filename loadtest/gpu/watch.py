@@ -19,6 +19,7 @@ from rich.text import Text
 from loadtest import plan as plans
 from loadtest.detach import new_run_id
 from loadtest.errors import PlanError, UserError
+from loadtest.gpu.names import RULES
 from loadtest.gpu.scrape import Sample, Scrape
 from loadtest.gpu.scraper import Scraper
 from loadtest.report.words import sig3
@@ -113,17 +114,42 @@ def table(latest: Mapping[str, Scrape], gpu: Gpu, now_ns: int) -> Group:
     for title, columns in (("GPU", GPU_COLUMNS), ("engine", ENGINE_COLUMNS)):
         names = {name for _, name, _, _ in columns}
         if rows := [row for scrape in answered for row in _rows(scrape, columns, names, now_ns)]:
-            made = Table(title, "source", "target", *(["held back"] if title == "GPU" else []))
-            for head in ("age", *(column[0] for column in columns)):
-                made.add_column(head, justify="right")
+            heads = [
+                title,
+                "source",
+                "target",
+                *(["held back"] if title == "GPU" else []),
+                "age",
+                *(c[0] for c in columns),
+            ]
+            empty = [at for at, head in enumerate(heads) if head == "target" and all(row[at] == NONE for row in rows)]
+            made = Table()
+            for head in _without(empty, heads):
+                words = head in (title, "source", "target", "held back")
+                made.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=not words)
             for row in rows:
-                made.add_row(*row)
+                made.add_row(*_without(empty, row))
             parts.append(made)
     return Group(*parts, Text(LEGEND, style="dim"))
 
 
+def _without(columns: Sequence[int], row: Sequence[str]) -> list[str]:
+    return [cell for at, cell in enumerate(row) if at not in columns]
+
+
+def _kind(source: GpuSource, scrape: Scrape) -> str:
+    """Of `auto`, what it turned out to be: all kinds that the source's own names are of."""
+    if source.kind != "auto":
+        return source.kind
+    shown = {sample[0].attributes.get("loadtest.source_metric") for sample in scrape.samples}
+    found = [kind for kind, rules in RULES.items() if any(rule.metric in shown for rule in rules)]
+    return ", ".join(found) or "of no known kind"
+
+
 def _of_sources(gpu: Gpu, latest: Mapping[str, Scrape], now_ns: int) -> Table:
-    made = Table("source", "kind", "answers", "took", "values", "")
+    made = Table()
+    for head in ("source", "kind", "answers", "took", "values", ""):
+        made.add_column(head, overflow="fold", no_wrap=head in ("took", "values"))
     for source in gpu.sources:
         scrape = latest.get(source.name)
         if scrape is None:
@@ -134,7 +160,9 @@ def _of_sources(gpu: Gpu, latest: Mapping[str, Scrape], now_ns: int) -> Table:
         else:
             age_s = _age_s(scrape, now_ns)
             old = "" if age_s <= gpu.stale_s else f"its values have not changed for {age_s:.0f} s"
-            made.add_row(source.name, source.kind, "yes", _ms(scrape), str(len(scrape.samples)), Text(old, "yellow"))
+            made.add_row(
+                source.name, _kind(source, scrape), "yes", _ms(scrape), str(len(scrape.samples)), Text(old, "yellow")
+            )
     return made
 
 

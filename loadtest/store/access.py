@@ -10,6 +10,7 @@ import binascii
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 
 from loadtest.store import sql
 from loadtest.store.engine import Failure, failure
@@ -24,6 +25,11 @@ READER_SETTINGS = re.compile(
 )
 """What a reader may set: bounds on his own queries and how results look."""
 
+_CHANGES = {
+    "ALTER", "ATTACH", "BACKUP", "BEGIN", "COMMIT", "COPY", "CREATE", "DELETE", "DETACH", "DROP", "EXCHANGE", "EXECUTE", "GRANT",
+    "INSERT", "KILL", "MOVE", "OPTIMIZE", "RENAME", "REPLACE", "RESTORE", "REVOKE", "ROLLBACK", "SET", "SNAPSHOT", "START",
+    "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE", "USE",
+}  # fmt: skip
 _LEAVES = re.compile(
     r"file|eval|catboostevaluate|ai(classify|embed|extract|filter|generate|redact|similarity|translate)\w*", re.I
 )
@@ -50,6 +56,11 @@ def _credentials(headers: Mapping[str, str], params: Mapping[str, str]) -> tuple
             return "", ""
         return user or DEFAULT, password
     return params.get("user", DEFAULT), params.get("password", "")
+
+
+def means_to_change(text: str) -> bool:
+    """By its first word, whether or not the rest can be parsed."""
+    return any(token.text.upper() in _CHANGES for token in islice(sql.code(text), 1))
 
 
 def check_reader(text: str, params: Mapping[str, str], only_reads: bool) -> None:

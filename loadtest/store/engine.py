@@ -24,6 +24,8 @@ _ONE_ROW = b"\x01\x01\x01x\x05UInt8\x01"  # Native: one column, one row, x UInt8
 OPTIONS = "memory_worker_period_ms=1000"  # by default the engine wakes every 50 ms, for nothing
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 
+_IN_OUR_SCOPE = re.compile(r": In scope SELECT formatQuery\(.*\)(?=\. \()", re.DOTALL)
+
 
 class Failure(Exception):
     """What ClickHouse answers instead of a result: its error number and its text."""
@@ -105,6 +107,14 @@ class Connection:
         """Whether running `sql` leaves no trace anywhere, by the engine's own parser; and how many statements it is."""
         report = self._connection._conn.classify_query(sql)
         return report["query_class"] == _chdb.query_class.READ_ONLY, report["statement_count"]
+
+    def check_syntax(self, sql: str) -> None:
+        """Raise Failure with the parser's own words where `sql` is none. Nothing of it is run."""
+        escaped = sql.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+        try:
+            self.query("SELECT formatQuery({sql:String})", "Null", {"sql": escaped})
+        except Failure as error:
+            raise Failure(error.code, _IN_OUR_SCOPE.sub("", error.text)) from None
 
     def run(self, sql: str) -> None:
         self.query(sql, "Null", {})

@@ -335,6 +335,8 @@ def _permitted(call: Call, statement: str, connection: Connection) -> bool:
     reads, count = connection.only_reads(statement)
     if count > 1:
         raise failure(62, "SYNTAX_ERROR", "Multi-statements are not allowed")
+    if call.reader and count == 0 and not access.means_to_change(statement):  # a typo is told as one, not as forbidden
+        connection.check_syntax(statement)
     if call.reader:
         access.check_reader(statement, call.bound, reads)
     elif call.method == "GET" and not reads:
