@@ -26,8 +26,8 @@ READER_SETTINGS = re.compile(
 """What a reader may set: bounds on his own queries and how results look."""
 
 _CHANGES = {
-    "ALTER", "ATTACH", "BACKUP", "BEGIN", "COMMIT", "COPY", "CREATE", "DELETE", "DETACH", "DROP", "EXCHANGE", "EXECUTE", "GRANT",
-    "INSERT", "KILL", "MOVE", "OPTIMIZE", "RENAME", "REPLACE", "RESTORE", "REVOKE", "ROLLBACK", "SET", "SNAPSHOT", "START",
+    "ALTER", "ATTACH", "BACKUP", "BEGIN", "COMMIT", "COPY", "CREATE", "DELETE", "DETACH", "DROP", "EXCHANGE", "EXECUTE",
+    "GRANT", "INSERT", "KILL", "MOVE", "OPTIMIZE", "RENAME", "REPLACE", "RESTORE", "REVOKE", "ROLLBACK", "SET", "SNAPSHOT", "START",
     "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE", "USE",
 }  # fmt: skip
 _LEAVES = re.compile(
