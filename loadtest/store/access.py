@@ -27,8 +27,8 @@ READER_SETTINGS = re.compile(
 
 _CHANGES = {
     "ALTER", "ATTACH", "BACKUP", "BEGIN", "COMMIT", "COPY", "CREATE", "DELETE", "DETACH", "DROP", "EXCHANGE", "EXECUTE",
-    "GRANT", "INSERT", "KILL", "MOVE", "OPTIMIZE", "RENAME", "REPLACE", "RESTORE", "REVOKE", "ROLLBACK", "SET", "SNAPSHOT", "START",
-    "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE", "USE",
+    "GRANT", "INSERT", "KILL", "MOVE", "OPTIMIZE", "RENAME", "REPLACE", "RESTORE", "REVOKE", "ROLLBACK", "SET", "SNAPSHOT",
+    "START", "SYSTEM", "TRUNCATE", "UNDROP", "UPDATE", "USE",
 }  # fmt: skip
 _LEAVES = re.compile(
     r"file|eval|catboostevaluate|ai(classify|embed|extract|filter|generate|redact|similarity|translate)\w*", re.I
