@@ -181,6 +181,23 @@ class ActorsOf:
         HostOnAFullDisk.__module__ = "__main__"
         return HostOnAFullDisk
 
+    @staticmethod
+    def hanging() -> Any:
+        from cluster.actor import HostActor
+
+        class HostOnADiskThatHangs(HostActor):
+            """Of worker 1: its node is there, and answers nothing more."""
+
+            def open(self, setup: Setup, *rest: Any) -> None:
+                import threading
+
+                if setup.shard == 1:
+                    threading.Event().wait()
+                super().open(setup, *rest)
+
+        HostOnADiskThatHangs.__module__ = "__main__"
+        return HostOnADiskThatHangs
+
 
 @pytest.fixture
 def setups(simulator: str, tmp_path: Path) -> list[Setup]:
@@ -220,6 +237,23 @@ def test_what_a_host_raises_is_said_in_a_sentence(
         r"worker 0 on node \S+ \(\w+\) failed: OSError: \[Errno 28\] No space left on device: '/tmp/loadtest-r'; "
         "nothing was sent",
         str(failure.value),
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_host_that_does_not_take_its_work_is_named_in_time(
+    cluster: Any, setups: list[Setup], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster import fleet
+
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    monkeypatch.setattr(fleet, "OPEN_WITHIN_S", 4.0)
+    began = time.monotonic()
+    with pytest.raises(RunFailed) as failure:
+        fleet.RayFleet(setups, store.address, tmp_path, lambda _: None, actor=ActorsOf.hanging())
+    assert time.monotonic() - began < 60, "nobody waits for ever, not even for its end"
+    assert re.fullmatch(
+        r"worker 1 on node \S+ \(\w+\) did not take its work within 4 s; nothing was sent", str(failure.value)
     )
 
 
