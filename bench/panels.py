@@ -23,6 +23,7 @@ AT_ONCE = 250_000
 TOKENS = 64
 BEGAN_NS = 1_793_664_000_000_000_000  # 2026-11-03 00:00 UTC
 RUN = "bench-panels"
+PLAN = "targets: [{name: acme}, {name: globex}]"
 
 REQUESTS = """
     INSERT INTO attempts (ts, run, kind, stage, warmup, seq, target, attempt, worker, trace_id, model, operation, region,
@@ -98,6 +99,9 @@ def fill(store: Store, requests: int, tokens: int) -> None:
                 statement = statements[table].format(**values, offset=offset, count=count)
                 client.post(url, content=statement).raise_for_status()
             print(f"{table}: filled in {time.monotonic() - began_s:.0f} s", flush=True)
+    if not store.query("SELECT count() AS n FROM runs")[0]["n"]:
+        run = {"run": RUN, "started_ns": BEGAN_NS, "ended_ns": BEGAN_NS + DAY_NS, "plan_name": "bench", "plan": PLAN}
+        store.insert("runs", {name: [value] for name, value in run.items()})
     sizes_sql = (
         "SELECT table, sum(rows) AS n, sum(bytes_on_disk) AS bytes FROM system.parts WHERE active "
         "AND database = currentDatabase() AND rows > 1000 GROUP BY table ORDER BY table"
@@ -114,9 +118,7 @@ def _batches(size: int, at_once: int) -> Iterator[tuple[int, int]]:
 def measure(store: Store) -> None:
     assert store.address.directory
     from_ns = BEGAN_NS + DAY_NS // 2
-    middle = "SELECT trace_id FROM requests WHERE ts >= fromUnixTimestamp64Nano({at:Int64}) AND fault = '' LIMIT 1"
-    trace = store.query(middle, {"at": from_ns})[0]["trace_id"]
-    others = {"objective": "0.999", "metric": "ttft_ms", "error": "", "trace": trace}
+    others = {"objective": "0.999", "metric": "ttft_ms", "error": "", "trace": trace_of(store, from_ns)}
     asked = Selection(from_ns=from_ns, to_ns=from_ns + WINDOW_S * 1000 * MS_NS, run=(RUN,), others=others)
     slow = 0
     with Store.connect(directory.reader_of(store.address.directory)) as reader:
@@ -126,6 +128,12 @@ def measure(store: Store) -> None:
             mark = "  above the limit" if took_ms > LIMIT_MS else ""
             print(f"| {panel.dashboard} | {panel.title} | {rows:,} | {took_ms:.0f} |{mark}", flush=True)
     print(f"{slow} of {len(PANELS)} above {LIMIT_MS} ms")
+
+
+def trace_of(store: Store, from_ns: int) -> str:
+    """A request that was answered, sent at about that time."""
+    sql = "SELECT trace_id FROM requests WHERE ts >= fromUnixTimestamp64Nano({at:Int64}) AND fault = '' LIMIT 1"
+    return str(store.query(sql, {"at": from_ns})[0]["trace_id"])
 
 
 def _timed(reader: Store, panel: Panel, asked: Selection) -> tuple[float, int]:

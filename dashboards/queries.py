@@ -30,14 +30,14 @@ def _settled() -> str:
 
     Requests become rows when they end. Of those sent since, the quick ones have ended and the slow ones have not: a
     percentile of them would flatter the endpoint, the more the worse it hangs. How old the oldest is, the workers report;
-    a run that has ended, or has been silent for a minute, holds nothing back.
+    a run that has ended, or has been silent for a minute, holds nothing back: of a time range that is over nothing is read.
     """
     over = "SELECT run FROM events WHERE event IN ('run_ended', 'run_failed')"
     reports = (
         "SELECT Attributes['loadtest.run'] AS run, Attributes['loadtest.target'] AS target, max(TimeUnix) AS at, "
         f"argMax({samples.AT_NS} - toInt64(Value * 1e9), TimeUnix) AS oldest_ns FROM otel_metrics_gauge "
-        f"WHERE MetricName = 'loadtest.oldest_age_s' AND {samples.within(WINDOW)} AND {OF_RUN} "
-        f"AND run NOT IN ({over}) GROUP BY run, target, Attributes"
+        f"PREWHERE MetricName = 'loadtest.oldest_age_s' AND {samples.within(WINDOW)} AND TimeUnix > now() - 62 "
+        f"WHERE {OF_RUN} AND run NOT IN ({over}) GROUP BY run, target, Attributes"
     )
     newest = f"SELECT *, max(at) OVER (PARTITION BY run) AS newest FROM ({reports})"
     live = (
@@ -278,20 +278,24 @@ EXPECTED = (
     "gpu.throttle.time", "gpu.throttle.active", "engine.queue_length", "engine.batch_size", "engine.kv_cache_utilization",
 )  # fmt: skip
 """What the GPU dashboard shows. Of a target that lacks one of them it says so."""
-_COLUMNS = "TimeUnix, MetricName, MetricUnit, Attributes, Value"
-_BOTH = f"(SELECT {_COLUMNS} FROM otel_metrics_gauge UNION ALL SELECT {_COLUMNS} FROM otel_metrics_sum)"
 _VALUE = "argMax(Value, TimeUnix)"
 
 
 def provided() -> str:
     """The newest value of each name and device of each target, with its age at the end of the time range."""
     names = f"[{', '.join(map(repr, EXPECTED))}]"
+    newest = " UNION ALL ".join(
+        f"SELECT MetricName, Attributes, {_VALUE} AS value, any(MetricUnit) AS unit, max({samples.AT_NS}) AS at_ns "
+        f"FROM otel_metrics_{table} PREWHERE MetricName IN {names} AND {samples.within(WINDOW)} "
+        "GROUP BY MetricName, Attributes"  # attributes are looked into once a series, and not in each sample
+        for table in ("gauge", "sum")
+    )
     series = (
         "SELECT Attributes['loadtest.target'] AS target, MetricName AS name, "
         "concat(Attributes['hw.id'], Attributes['engine.id'], if(Attributes['reason'] = '', '', ' '), Attributes['reason']) "
-        f"AS device, Attributes['loadtest.source_metric'] AS source, toString(round({_VALUE}, 4)) AS newest, "
-        f"any(MetricUnit) AS unit, ({WINDOW.to_ns} - max({samples.AT_NS})) / 1e9 AS age_s FROM {_BOTH} "
-        f"WHERE MetricName IN {names} AND {samples.within(WINDOW)} AND {WATCHED} GROUP BY target, name, device, source"
+        "AS device, Attributes['loadtest.source_metric'] AS source, toString(round(argMax(value, at_ns), 4)) AS newest, "
+        f"any(unit) AS unit, ({WINDOW.to_ns} - max(at_ns)) / 1e9 AS age_s FROM ({newest}) "
+        f"WHERE {WATCHED} GROUP BY target, name, device, source"
     )
     missing = (
         "SELECT target, arrayJoin(arrayFilter(n -> NOT has(names, n), "
@@ -383,7 +387,7 @@ def meanwhile() -> str:
         f"if(during > 0, minIf(Value, {during}), {_VALUE}) AS lowest, "
         f"if(during > 0, maxIf(Value, {during}), {_VALUE}) AS highest, any(MetricUnit) AS unit, "
         f"if(during > 0, 0, ({sent_ns} - max({samples.AT_NS})) / 1e9) AS age_s FROM otel_metrics_gauge "
-        f"PREWHERE {samples.within(window)} WHERE match(MetricName, '^(hw|gpu|engine)[.]') AND {mine} "  # maps are read last
+        f"PREWHERE match(MetricName, '^(hw|gpu|engine)[.]') AND {samples.within(window)} WHERE {mine} "  # maps are read last
         "GROUP BY name, Attributes ORDER BY name, device, reason"
     )
 

@@ -37,6 +37,9 @@ KNOWN = """
     WHERE started_ns < {before_ns:Int64} AND ({only:String} = '' OR run = {only:String})
     ORDER BY started_ns DESC, run LIMIT {most:UInt32}"""
 """A run that goes on, or whose driver was killed, is known from its events alone."""
+WRITTEN_TO = """
+    SELECT count() AS n FROM otel_metrics_gauge
+    WHERE MetricName = 'loadtest.worker.rss_bytes' AND TimeUnix > now64() - INTERVAL 15 SECOND"""
 COUNTS = f"""
     SELECT toString(run) AS run, count() AS requests, countIf(NOT ({OK})) AS failed
     FROM requests WHERE run IN {{runs:Array(String)}} AND NOT warmup GROUP BY run"""
@@ -88,6 +91,11 @@ class _Plan(Struct):
 def listed(store: Store, before_ns: int = FOREVER_NS, most: int = A_PAGE, only: str = "") -> list[Listed]:
     """At most so many runs, from the newest that began before `before_ns`; or the one of that id."""
     return [_listed(row) for row in store.query(KNOWN, {"before_ns": before_ns, "most": most, "only": only})]
+
+
+def is_written_to(store: Store) -> bool:
+    """Whether some run goes on."""
+    return bool(store.query(WRITTEN_TO)[0]["n"])
 
 
 def counted(store: Store, runs: list[Listed]) -> dict[str, Counted]:

@@ -54,8 +54,21 @@ def test_each_dashboard_has_a_place_for_each_of_its_panels_and_the_stream_fills_
     events = stream(page, f"/events/{name}?run={RUN}")
     assert [event for event, _ in events] == ["status", *["panel"] * len(panels), "options", "end"]
     drawn = [content for event, content in events if event == "panel"]
-    assert [each["panel"] for each in drawn] == panels
+    assert sorted(each["panel"] for each in drawn) == sorted(panels)
     assert [each["answer"] for each in drawn if each["state"] == "failed"] == []
+
+
+def test_panels_in_sight_come_first_and_what_is_over_is_asked_for_once(page: httpx.Client) -> None:
+    address = f"/events/live?run={RUN}&target=globex"
+    sight = ["e2e-heat", "generator-lag"]
+    drawn = [e for n, e in stream(page, f"{address}&sight={sight[0]}&sight={sight[1]}") if n == "panel"]
+    assert {each["panel"] for each in drawn[:2]} == set(sight)
+    again = {e["panel"]: e for n, e in stream(page, address) if n == "panel"}
+    asked = {name for name, each in again.items() if each.get("took_ms")}
+    assert asked == {"runs"}, "of what is no run's own; the others are those of the run, which is over"
+    assert all(
+        each | {"took_ms": 0} == again[each["panel"]] | {"took_ms": 0} for each in drawn if each["panel"] != "runs"
+    )
 
 
 def test_a_panel_shows_what_was_measured(page: httpx.Client) -> None:

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from dashboards.page import compare, feed, runs, shell, views
 from dashboards.page.board import board
 from dashboards.page.guard import Guard
+from dashboards.page.kept import Kept
 from dashboards.page.reader import Reader
 from dashboards.panels import DASHBOARDS
 from loadtest import history
@@ -59,6 +60,7 @@ async def asset(request: Request) -> Response:
 class Pages:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._kept = Kept()
 
     async def runs(self, request: Request) -> Response:
         before_ns = _integer(request, "before", history.FOREVER_NS)
@@ -83,11 +85,13 @@ class Pages:
         return self._page(asked.dashboard.title, f"/{name}", board(asked, query), run=run)
 
     async def events(self, request: Request) -> Response:
+        query = request.query_params
         try:
-            asked = views.asked(request.path_params["name"], request.query_params.multi_items())
+            asked = views.asked(request.path_params["name"], query.multi_items())
         except views.NoDashboard as e:
             return PlainTextResponse(f"{e}\n", status_code=404)
-        return StreamingResponse(feed.events(self._reader, asked), media_type="text/event-stream")
+        events = feed.events(self._reader, self._kept, asked, query.getlist("sight"))
+        return StreamingResponse(events, media_type="text/event-stream")
 
     async def compare(self, request: Request) -> Response:
         chosen = list(filter(None, request.query_params.getlist("run")))

@@ -1,34 +1,47 @@
-"""The one thread that asks the store. Pages wait for each other, and a run that is being measured meets one query at a time."""
+"""Who asks the store. While a run writes to it, one question is asked at a time, so that what is measured meets one query at
+a time; at other times two, which is what two cores can answer."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 from loadtest.store import Store, StoreUnavailable
 
 LOOK_S = 0.1
+AT_ONCE = 2
 Answer = TypeVar("Answer")
 
 
 class Reader:
-    """`await reader.ask(question)`: the question is called with a store that may only read, in the thread of all questions."""
+    """`await reader.ask(question)`: the question is called with a store that may only read, in a thread of its own."""
 
     def __init__(self, store: Store) -> None:
         """`store` stays open as long as this does: it keeps an embedded server alive."""
         self._opened = store
-        self._store: Store | None = None
+        self._idle: SimpleQueue[Store | None] = SimpleQueue()  # a connection for each thread; None: still to be made
+        for _ in range(AT_ONCE):
+            self._idle.put(None)
         self._over = threading.Event()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._alone = asyncio.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="reader")
 
     @property
     def where(self) -> str:
         return str(self._opened.address)
 
-    async def ask(self, question: Callable[[Store], Answer]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, question)
+    async def ask(self, question: Callable[[Store], Answer], beside: bool = False) -> Answer:
+        """`beside`: another question may be answered at the same time."""
+        if beside:
+            return await self._ask(question)
+        async with self._alone:
+            return await self._ask(question)
+
+    async def _ask(self, question: Callable[[Store], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
 
     def is_over(self) -> bool:
         """The server is to end: what streams is to stop."""
@@ -44,16 +57,20 @@ class Reader:
             await asyncio.sleep(min(left, LOOK_S))
 
     def _answer(self, question: Callable[[Store], Answer]) -> Answer:
-        if self._store is None:
-            self._store = self._opened.reader()
+        store = self._idle.get()
         try:
-            return question(self._store)
+            store = store or self._opened.reader()
+            return question(store)
         except StoreUnavailable:
-            self._store.close()
-            self._store = None  # the next question finds out whether the store is back
+            if store:
+                store.close()
+            store = None  # the next question finds out whether the store is back
             raise
+        finally:
+            self._idle.put(store)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._store:
-            self._store.close()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for _ in range(AT_ONCE):
+            if store := self._idle.get():
+                store.close()

@@ -72,11 +72,13 @@ class Happened(Struct):
 
 
 class View(Struct):
-    """The dashboard at one moment. `live`: a run that is shown goes on, or the range ends now."""
+    """The dashboard at one moment. `live`: a run that is shown goes on, or the range ends now. `busy`: some run goes on, this
+    one or another, so that whoever asks the store disturbs it."""
 
     asked: Asked
     selection: Selection
     live: bool
+    busy: bool
     runs: list[history.Listed]  # those chosen
     happened: list[Happened]
     order: list[str]  # of targets, as the plan has them
@@ -136,7 +138,8 @@ def view(store: Store, asked: Asked, now_ns: int) -> View:
         **several,
         others=_others(asked.dashboard.variables, asked.chosen),
     )
-    return View(asked, selection, live, found, happened, _order(store, found))
+    busy = going_on or history.is_written_to(store)
+    return View(asked, selection, live, busy, found, happened, _order(store, found))
 
 
 def _range(asked: Asked, found: Sequence[history.Listed], going_on: bool, now_ns: int) -> tuple[int, int]:

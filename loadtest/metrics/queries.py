@@ -43,8 +43,12 @@ class Window(NamedTuple):
 
 
 def bucket(instant: str, step_ns: int | str, origin_ns: str = "0") -> str:
-    """`t_ns`: where the bucket begins that an instant falls in."""
-    return f"{instant} - positiveModulo({instant} - ({origin_ns}), {step_ns}) AS t_ns"
+    """`t_ns`: where the bucket begins that an instant falls in.
+
+    Not by positiveModulo, which divides anew for each value: that took half of the time of a rate's query.
+    """
+    since = instant if origin_ns == "0" else f"(({instant} - ({origin_ns})) % {step_ns} + {step_ns})"
+    return f"{instant} - {since} % {step_ns} AS t_ns"
 
 
 def last_attempts(where: str) -> str:
@@ -131,11 +135,12 @@ def _rate_over_time(
     of = _source([metric], where) if "goodput_limits" in metric.sql else "requests"
     keys = [key.rpartition(" AS ")[2] for key in by]
     each = f"SELECT {', '.join([*by, f'{metric.sql} AS amounts', f'{metric.at} AS instants'])} FROM {of} WHERE {where}"
-    added = f"arraySum((amount, t) -> if(t >= {low} AND t < {high}, amount, 0), amounts, instants)"
+    joined = f"SELECT *, t_ns, {low} AS low_ns, {high} AS high_ns FROM ({each}) ARRAY JOIN {buckets} AS t_ns"
+    added = "arraySum((amount, t) -> if(t >= low_ns AND t < high_ns, amount, 0), amounts, instants)"
     columns = _Columns(
         {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": f"if(isNaN(sum({added})), NULL, sum({added}))"}
     )
-    return _select(columns, f"({each}) ARRAY JOIN {buckets} AS t_ns", "true", ("t_ns", *keys))
+    return _select(columns, f"({joined})", "true", ("t_ns", *keys))
 
 
 def heatmap(name: str, where: str, step_ns: int | str, *, window: Window) -> str:

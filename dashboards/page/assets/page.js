@@ -174,7 +174,12 @@
   /* The stream */
 
   function listen() {
-    const source = new EventSource(board.dataset.events);
+    const query = new URLSearchParams();
+    panels.forEach(({ el }, name) => {
+      const { top, bottom } = el.getBoundingClientRect();
+      if (top < innerHeight && bottom > 0) query.append("sight", name); /* these first */
+    });
+    const source = new EventSource(`${board.dataset.events}&${query}`);
     const trouble = document.getElementById("trouble");
     const say = (words) => {
       trouble.hidden = !words;
