@@ -112,7 +112,8 @@ scripts has the table beside the chart. */
       for (const l of labels) {
         ctx.fillStyle = l.color;
         const above = l.inside && spec.x.unit === "nines"; /* others go on below and to the right of it */
-        ctx.fillText(l.text, l.x + (above ? 2 : 8) * ratio, l.y - (above ? 9 : 0) * ratio);
+        const edge = ctx.canvas.width - ctx.measureText(l.text).width - 2 * ratio;
+        ctx.fillText(l.text, Math.min(l.x + (above ? 2 : 8) * ratio, edge), l.y - (above ? 9 : 0) * ratio);
       }
       ctx.restore();
     };
@@ -344,7 +345,7 @@ scripts has the table beside the chart. */
       const rest = endsEarly(s) ? (1 - lastKnown(s.values) / (s.values.length - 1)) * (size.width - 90) : 0;
       return Math.max(0, context.measureText(s.label).width - rest);
     });
-    const right = labelled ? 14 + Math.max(...widths) : spec.x.unit === "utc" ? 24 : 8;
+    const right = Math.max(spec.x.unit === "utc" ? 26 : 8, labelled ? 14 + Math.max(...widths) : 0); /* half a time's width */
     const tip = spec.heat ? heatTip(spec) : tooltip(spec, drawn, colors);
     const hooks = { init: [tip.init], setCursor: [tip.setCursor], draw: [limits(spec, el), verticalMarks(spec, el)] };
     if (spec.heat) hooks.drawAxes = [heat(spec, el)];
