@@ -116,7 +116,7 @@ COMPOSE_SPEC := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 	@.venv-image-tools/bin/pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-sbom.lock
 	@touch $@
 
-containers: .venv/dev.stamp .tools/containers.stamp .venv-image/stamp
+containers: .venv/dev.stamp .tools/chart.stamp .tools/containers.stamp .venv-image/stamp
 	@.venv-image-tools/bin/pip --python .venv-image/bin/python install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
 	$(BIN)/pytest tests/containers
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,8 +34,7 @@ def connect(fleet: Fleet, workers: int) -> None:
     _outlive_the_head()
     for region in fleet.regions:
         if region.token_file:
-            os.environ.pop("RAY_AUTH_TOKEN", None)
-            os.environ["RAY_AUTH_TOKEN_PATH"] = region.token_file
+            _set_token_file(region.token_file, region.name)
     address = address_of(fleet)
     options: dict[str, Any] = {"address": address}
     if address:
@@ -56,6 +56,18 @@ def connect(fleet: Fleet, workers: int) -> None:
             f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), or correct {_named_in(fleet)}; "
             "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token, token_file of a region)?"
         ) from e
+
+
+def _set_token_file(path: str, region: str) -> None:
+    """Ray itself ends the process over a file that it cannot read."""
+    try:
+        empty = not Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise RunFailed(f"token_file of region {region} cannot be read: {e}; nothing was sent") from None
+    if empty:
+        raise RunFailed(f"token_file of region {region} is empty: {path}; nothing was sent")
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = path
 
 
 @contextmanager

@@ -211,7 +211,7 @@ class RayFleet:
         self._await(lambda: self._group.wait(1), deadline)
         self._actors = dict(zip(self._numbers, self._start(actor), strict=True))
         refs = [actor.where.remote() for actor in self._actors.values()]
-        self._await(lambda: len(ray.wait(refs, num_returns=len(refs), timeout=1)[0]) == len(refs), deadline)
+        self._await(lambda: _all_there(refs), deadline)
         try:
             where = [f"{ip} ({node[:8]})" for node, ip in ray.get(refs)]
             self._nodes = dict(zip(self._numbers, where, strict=True))
@@ -260,7 +260,10 @@ class RayFleet:
         placed = zip(setups, self._placement.vantage_of, strict=True)
         setups = [replace(setup, vantage=vantage) for setup, vantage in placed]
         refs = {s.shard: self._actors[s.shard].open.remote(s, address, local, contents) for s in setups}
-        opened = self._answers(refs, OPEN_WITHIN_S)
+        deadline = time.monotonic() + OPEN_WITHIN_S
+        while not _all_there(list(refs.values())) and time.monotonic() < deadline:
+            self._check()
+        opened = self._answers(refs, 0)
         for worker in refs:
             if worker not in opened:
                 what = f"worker {worker}{self._where(worker)} did not take its work within {OPEN_WITHIN_S:g} s"
@@ -286,6 +289,11 @@ class RayFleet:
         if not self._own:
             one_of_each = {self._nodes[worker]: self._actors[worker] for worker in reversed(self._living())}
             self._clocks.measure({node: _asking(actor) for node, actor in one_of_each.items()})
+
+
+def _all_there(refs: list[Any]) -> bool:
+    """Looks for a second."""
+    return len(ray.wait(refs, num_returns=len(refs), timeout=1)[0]) == len(refs)
 
 
 def _asking(actor: Any) -> Callable[[], int]:

@@ -109,7 +109,6 @@ class Cluster:
             self.connection.send(work)
         except OSError:
             self.end()
-            self.await_end(time.monotonic() + END_WITHIN_S)
             raise self._ended() from None
 
     def ask(self, method: str, *args: Any) -> None:
@@ -169,7 +168,10 @@ class Cluster:
         return bool(self._unanswered)
 
     def _ended(self) -> RunFailed:
-        return RunFailed(f"{self.name}: the process that holds the cluster has ended; see {self.log_path}")
+        self.await_end(time.monotonic() + END_WITHIN_S)  # its last words
+        see = f"; see {self.log_path}" if self.log_path.exists() else ""
+        how = f"with status {self._process.returncode}{see}"
+        return RunFailed(f"{self.name}: the process that holds the cluster has ended {how}; nothing was sent")
 
     def _lose(self, how: str) -> None:
         self.gone = True
@@ -187,7 +189,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if not self.log_path.stat().st_size:
+        if self.log_path.exists() and not self.log_path.stat().st_size:
             self.log_path.unlink()
 
 

@@ -38,7 +38,7 @@ def _generator(snapshot: Snapshot) -> Generator:
     return Generator(
         workers=len(hosts) + len(set(snapshot.lost_hosts) - {s.worker for s in hosts}),
         workers_lost=len({s.worker for s in hosts if s.state == "failed"}.union(snapshot.lost_hosts)),
-        losses=list(snapshot.losses.values()),
+        losses=[*snapshot.losses.values(), *(death for s in hosts for death in s.deaths)],
         workers_restarted=sum(s.restarts for s in hosts),
         cpu_s=sum(s.cpu_s for s in hosts),
         host_cpu_s=sum({s.host: s.host_cpu_s for s in hosts}.values()),

@@ -13,6 +13,9 @@ from msgspec import Struct
 from loadtest.types import Plan, Result
 
 LENGTH = struct.Struct("!I")
+UNREAD_S = 10.0
+UNREAD_STATUS = 70
+"""What a worker process ends with whose host has read nothing of it for `UNREAD_S`."""
 
 
 # commands: host -> worker

@@ -22,6 +22,8 @@ from msgspec import Struct, field
 
 from loadtest import losses, pressure, refusals, rounds, spans
 from loadtest.frames import (
+    UNREAD_S,
+    UNREAD_STATUS,
     Failed,
     Ready,
     Report,
@@ -79,6 +81,7 @@ class Status(Struct):
     read: int = 0  # results that arrived here
     dropped: int = 0
     restarts: int = 0
+    deaths: list[str] = field(default_factory=list)  # a sentence for each process that ended in mid-run
     cpu_s: float = 0
     host: str = ""  # host name and process id: local hosts share one process
     host_cpu_s: float = 0
@@ -105,6 +108,7 @@ class Host:
         self._started: dict[int, StartStage] = {}
         self._resumes: dict[int, Resume] = {}
         self._ended: dict[int, Stop] = {}  # stages that were told to end before their time
+        self._stopped: Stop | None = None  # the whole run, as its interruption does
         self._reported_ns = 0  # of the newest report
         self._since_report: list[bytes] = []  # results read since the last report: what it could not count yet
         self._cpu_of_the_dead_s = 0.0
@@ -138,6 +142,8 @@ class Host:
             command = Stop(drain_s, stage)
             if stage is not None:
                 self._ended[stage] = command
+            else:
+                self._stopped = command
             self._send(command)
 
     def close(self) -> None:
@@ -194,7 +200,8 @@ class Host:
                     self._book_dead()
                     self._status.restarts += 1
                     self._status.state = "restarting"
-                    self._problem(f"worker {self.setup.shard} ended with status {exit_status} in mid-run")
+                    self._status.deaths.append(f"worker {self.setup.shard} {_ended(exit_status)} in mid-run")
+                    self._problem(self._status.deaths[-1])
             with self._lock:
                 self._fail(f"worker {self.setup.shard} was given up after {RESTARTS} restarts; see {self._log_path}")
         except Exception as e:  # noqa: BLE001 a thread's exception is nobody's, a failed host is the driver's
@@ -258,6 +265,8 @@ class Host:
                 self._send(command)
             if stage in self._ended:
                 self._send(self._ended[stage])
+        if self._stopped:
+            self._send(self._stopped)
 
     def _on_report(self, report: Report) -> None:
         status = self._status
@@ -435,6 +444,12 @@ class Host:
                 self._child.stdin.flush()
             except BrokenPipeError:
                 pass  # it is dead: the reader thread finds out and restarts it
+
+
+def _ended(exit_status: int) -> str:
+    if exit_status == UNREAD_STATUS:
+        return f"ended itself, as nobody had read what it measured for {UNREAD_S:g} s,"
+    return f"ended with status {exit_status}"
 
 
 def _cpu_s() -> float:

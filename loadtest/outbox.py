@@ -1,16 +1,26 @@
-"""A worker process's way out: frames on a pipe, and the report of itself that it sends ten times a second."""
+"""A worker process's way out: frames on a pipe, and the report of itself that it sends ten times a second.
 
+A host that is gone closes its ends of the pipes. One that is there and stands still, as in a frozen container, closes
+nothing, and its worker would go on sending paid requests that nobody counts: so the worker looks whether it is read.
+"""
+
+import fcntl
 import os
 import resource
+import struct
+import sys
+import termios
 import time
 from collections.abc import Sequence
 
 import gevent
 
 from loadtest import skew
-from loadtest.frames import Frame, Report, StageCount, pack
+from loadtest.frames import UNREAD_S, UNREAD_STATUS, Frame, Report, StageCount, pack
 
 REPORT_EVERY_S = 0.1
+UNREAD_LOOKS = round(UNREAD_S / REPORT_EVERY_S)
+"""Looks and not seconds: where the host stood still because the whole machine did, it reads after the next one."""
 FLUSH_EVERY_S = 0.025
 FLUSH_AT_BYTES = 64 << 10
 OUTBOX_LIMIT_BYTES = 64 << 20
@@ -23,6 +33,7 @@ class Outbox:
         self.dropped = 0
         self._fd = fd
         self._buffer = bytearray()
+        self._written = self._read = self._unread_looks = 0  # the first two in bytes
         os.set_blocking(fd, False)
 
     def put(self, frame: Frame) -> None:
@@ -41,12 +52,24 @@ class Outbox:
             except BlockingIOError:
                 return False
             del self._buffer[:written]
+            self._written += written
         return True
 
     def flush_for(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while not self.flush() and time.monotonic() < deadline:
             gevent.sleep(0.005)
+
+    def end_if_unread(self) -> None:
+        """With each report: end this process once its host has read nothing for `UNREAD_S`."""
+        (waiting,) = struct.unpack("i", fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)))
+        read = self._written - waiting
+        self._unread_looks = self._unread_looks + 1 if waiting and read == self._read else 0
+        self._read = read
+        if self._unread_looks > UNREAD_LOOKS:
+            print(f"the host of this worker has read nothing for {UNREAD_S:g} s; nothing more is sent", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(UNREAD_STATUS)
 
 
 def report(outbox: Outbox, stages: list[StageCount], users: int = 0, problems: Sequence[str] = ()) -> Report:

@@ -45,7 +45,7 @@ class Generator(Struct):
     workers: int = 0
     workers_lost: int = 0  # gone for good, or with their node
     workers_restarted: int = 0
-    losses: list[str] = []  # a sentence for each host that is gone
+    losses: list[str] = []  # a sentence for each host that is gone, and each worker process that ended
     cpu_s: float = 0
     host_cpu_s: float = 0
     start_spread_ms: float = 0
@@ -217,8 +217,10 @@ _RULES = (
         says="{value:g} worker process(es) were lost or had to be restarted",
         names=lambda a: a.generator.losses,
         doc="A worker process ended, or its node went, while the run went on. Its load was missing until another took "
-        "over, and what it had in flight is not known. A worker that is gone with its node cannot be replaced: the run is "
-        "then ended, and what was still to come of that worker's share is booked as unknown and missed.",
+        "over, and what it had in flight is not known. It ends itself once nobody has read what it measures for 10 seconds, "
+        "as where the process beside it was suspended: nothing is sent that nobody counts. A worker that is gone with its "
+        "node cannot be replaced: the run is then ended, and what was still to come of that worker's share is booked as "
+        "unknown and missed.",
         advice="look into the worker's log beside the frame file; give the workers more memory or fewer streams each",
     ),
     Rule(

@@ -365,6 +365,7 @@ class Worker:
     def _report_for_ever(self) -> None:
         while True:
             self.report()
+            self.outbox.end_if_unread()
             gevent.sleep(REPORT_EVERY_S)
 
     def close(self) -> None:

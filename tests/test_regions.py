@@ -57,6 +57,13 @@ while True:
 """
 
 
+SILENT = """
+import sys
+from multiprocessing.connection import Connection
+Connection(int(sys.argv[-1])).recv()
+sys.exit(7)
+"""
+
 MakeFleet = Callable[..., AbstractContextManager[Clusters]]
 
 
@@ -79,10 +86,20 @@ def make_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeFleet:
 def test_a_process_that_has_ended_is_named(make_fleet: MakeFleet, tmp_path: Path) -> None:
     """Before it has read its work, which is more than a socket's buffer holds."""
     with pytest.raises(
-        RunFailed, match=r"quick at a:1: the process that holds the cluster has ended; see .*cluster-0\.log"
+        RunFailed,
+        match=r"quick at a:1: the process that holds the cluster has ended with status 0; see .*cluster-0\.log; nothing was",
     ):
         make_fleet("#!/bin/sh\necho no such module >&2\n", key="k" * 10_000_000)
     assert (tmp_path / "cluster-0.log").read_text() == "no such module\n"
+
+
+def test_no_log_is_named_where_there_is_none(make_fleet: MakeFleet, tmp_path: Path) -> None:
+    with pytest.raises(
+        RunFailed,
+        match=r"^\w+ at [ab]:1: the process that holds the cluster has ended with status 7; nothing was sent$",
+    ):
+        make_fleet(f"#!{sys.executable}\n{SILENT}")
+    assert not list(tmp_path.glob("cluster-*.log"))
 
 
 def test_a_cluster_whose_workers_are_all_lost_is_closed(make_fleet: MakeFleet, tmp_path: Path) -> None:

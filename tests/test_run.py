@@ -341,6 +341,23 @@ def test_interrupt_drains_and_keeps_what_was_measured(
     ]
 
 
+def test_an_interrupt_reaches_a_worker_that_is_being_restarted(
+    simulator: str, store: Store, tmp_path: Path, interrupts: Interrupts
+) -> None:
+    plan = make_plan(simulator, "name: open, arrivals: {kind: constant, rate: 20}, duration_s: 90, drain_s: 5")
+    kill = KillOnce(0.5)
+
+    def view(snapshot: Snapshot) -> None:
+        kill(snapshot)
+        if any(host.state == "restarting" for host in snapshot.hosts) and not interrupts.count:
+            interrupts.interrupt()
+
+    snapshot, booked = drive(plan, store, tmp_path, view=Watched(view), interrupts=interrupts)
+    assert snapshot.interrupted
+    assert adds_up(booked)
+    assert booked.integrity.scheduled < 2 * 20 * 60
+
+
 def test_second_interrupt_ends_at_once(simulator: str, store: Store, tmp_path: Path, interrupts: Interrupts) -> None:
     plan = make_plan(simulator, "name: open, arrivals: {kind: constant, rate: 20}, duration_s: 60")
     hanging = {"simulate": {"ttft_ms": 60_000, "chunks": 1}}

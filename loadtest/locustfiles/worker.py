@@ -120,6 +120,7 @@ class LocustWorker:
         gevent.spawn(self._flush_for_ever)
         while True:
             self.report()
+            self.outbox.end_if_unread()
             gevent.sleep(REPORT_EVERY_S)
 
     def _flush_for_ever(self) -> None:

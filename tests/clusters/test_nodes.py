@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,9 +18,9 @@ from conftest import LOADTEST, NODE, PLAN
 
 from loadtest import plan as plans
 from loadtest.account import account
-from loadtest.errors import RunFailed
+from loadtest.errors import Interrupted, RunFailed
 from loadtest.frames import Setup
-from loadtest.run import Snapshot
+from loadtest.run import Interrupts, Snapshot
 from loadtest.store import Store
 from loadtest.validity import Facts, validity
 from tests.processes import alive, below, command, of_node, wait_until, workers_of
@@ -182,7 +183,7 @@ class ActorsOf:
         return HostOnAFullDisk
 
     @staticmethod
-    def hanging() -> Any:
+    def hanging(begun: Path) -> Any:
         from cluster.actor import HostActor
 
         class HostOnADiskThatHangs(HostActor):
@@ -192,6 +193,7 @@ class ActorsOf:
                 import threading
 
                 if setup.shard == 1:
+                    begun.touch()
                     threading.Event().wait()
                 super().open(setup, *rest)
 
@@ -250,11 +252,32 @@ def test_a_host_that_does_not_take_its_work_is_named_in_time(
     monkeypatch.setattr(fleet, "OPEN_WITHIN_S", 4.0)
     began = time.monotonic()
     with pytest.raises(RunFailed) as failure:
-        fleet.RayFleet(setups, store.address, tmp_path, lambda _: None, actor=ActorsOf.hanging())
+        fleet.RayFleet(setups, store.address, tmp_path, lambda _: None, actor=ActorsOf.hanging(tmp_path / "begun"))
     assert time.monotonic() - began < 60, "nobody waits for ever, not even for its end"
     assert re.fullmatch(
         r"worker 1 on node \S+ \(\w+\) did not take its work within 4 s; nothing was sent", str(failure.value)
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_who_waits_for_hosts_to_take_their_work_may_be_interrupted(
+    cluster: Any, setups: list[Setup], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cluster.fleet import OPEN_WITHIN_S, RayFleet
+
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    interrupts, begun = Interrupts(), tmp_path / "begun"
+    at_s: list[float] = []
+
+    def interrupt() -> None:
+        wait_until(begun.exists, 60)
+        at_s.append(time.monotonic())
+        interrupts.interrupt()
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(Interrupted, match="interrupted; nothing was sent"):
+        RayFleet(setups, store.address, tmp_path, lambda _: None, interrupts.check, actor=ActorsOf.hanging(begun))
+    assert time.monotonic() - at_s[0] < OPEN_WITHIN_S / 3
 
 
 def test_what_the_cluster_lacks_is_named(
