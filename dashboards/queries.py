@@ -262,7 +262,7 @@ def throttling() -> str:
 
 
 def energy_per_token() -> str:
-    """Power over output tokens a second, of a target's GPUs together."""
+    """As the metric energy_per_token: the power of a target's GPUs together, over its output tokens a second."""
     served = "arrayJoin(splitByChar(',', Attributes['loadtest.target'])) AS target"
     watts = samples.gauge(
         "hw.power", f"{WATCHED} AND {OF_GPU}", STEP, by=(served,), window=WINDOW, within_bucket="avg", over_series="sum"

@@ -288,7 +288,7 @@ def _stop_when(stage: Stage, rule: StopWhen) -> Iterator[str]:
         yield "stop_when is given, but overlap: true; leave one of them out, the next stage begins at this one's planned end"
     if rule.metric not in METRICS:
         yield from _known("stop_when.metric", rule.metric, list(METRICS))
-    elif METRICS[rule.metric].kind == "rate":
+    elif METRICS[rule.metric].at:
         yield f"stop_when.metric is {rule.metric!r}, which is known at a stage's end alone; write ttft_ms, e2e_ms or such"
     else:
         yield from (f"stop_when.{problem}" for problem in _slo_stat(rule))
@@ -304,6 +304,9 @@ def _stop_in(plan: Plan) -> Iterator[str]:
 def _slo(slo: Slo) -> Iterator[str]:
     if slo.metric not in METRICS:
         yield from _known("metric", slo.metric, list(METRICS))
+        return
+    if METRICS[slo.metric].kind == "ratio":
+        yield f"metric is {slo.metric!r}, which is told and not judged: how far it may stray is not known"
         return
     yield from _slo_stat(slo)
     if slo.limit < 0:

@@ -329,15 +329,15 @@ class Metric(Struct, frozen=True, kw_only=True):
 
     name: str
     unit: str
-    kind: Literal["request", "pooled", "rate", "share"]
+    kind: Literal["request", "pooled", "rate", "share", "ratio"]
     better: Literal["lower", "higher"]
     sql: str
     doc: str
-    at: str = ""  # rate: the instants of the amounts that `sql` yields
+    at: str = ""  # rate, ratio: the instants of the amounts that `sql` yields
     count: str = ""  # pooled: how many values `sql` yields
     population: Literal["successes", "requests"] = "successes"
     applies: str = ""  # SQL condition for a row to have such a figure at all; a failed request counts only there
-    sampled: str = ""  # a gauge that is joined to the row as the column `sampled` (gpu/figures.py)
+    sampled: str = ""  # a gauge that is joined to the row as the column `sampled`; ratio: to the stage (gpu/figures.py)
 
 
 class Verdict(Struct, frozen=True):

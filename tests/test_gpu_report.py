@@ -23,11 +23,11 @@ def asker(store: Store, run: str) -> Callable[[str], list[dict[str, Any]]]:
     return lambda sql: store.query(sql, {"run": run})
 
 
-def devices(store: Store, run: str, samples: list[Sample], tokens_per_s: float | None = None, **facts: Any) -> Devices:
+def devices(store: Store, run: str, samples: list[Sample], **facts: Any) -> Devices:
     """Of a stage of ten seconds."""
     insert(store, run, [answer((1, CONTENT))], {})
     sample(store, run, samples, **facts)
-    return telemetry.devices(asker(store, run), {GROUP: tokens_per_s})[GROUP]
+    return telemetry.devices(asker(store, run), {GROUP: 8.09})[GROUP]
 
 
 def each_second(name: str, value: Callable[[int], float], device: str = "0", **facts: Any) -> list[Sample]:
@@ -46,20 +46,19 @@ def test_power_is_of_all_devices_and_utilization_their_mean(store: Store) -> Non
             Sample(-500, 9999, name="hw.power"),  # before the stage
             Sample(10_500, 9999, name="hw.power"),  # after it
         ],
-        tokens_per_s=50,
     )
     assert found.power_w == Meanwhile(mean=pytest.approx(404.5), least=400, most=409)
     assert found.utilization == Meanwhile(mean=pytest.approx(0.75), least=pytest.approx(0.4), most=1.0)
     assert (found.gpus, found.engines, found.covered) == (2, 0, 1)
     assert found.energy_j == pytest.approx(4045)
-    assert found.energy_j_per_output_token == pytest.approx(404.5 / 50)
+    assert found.energy_j_per_output_token == 8.09
     assert found.queue_length is None
     assert found.throttled_s is None
 
 
 def test_a_step_in_which_a_device_is_missing_is_not_added_up(store: Store) -> None:
     both = [*each_second("hw.power", lambda _: 100, "0"), *each_second("hw.power", lambda _: 200, "1")]
-    found = devices(store, "one-missing", [s for s in both if (s.device, s.at_ms) != ("1", 4500)], tokens_per_s=10)
+    found = devices(store, "one-missing", [s for s in both if (s.device, s.at_ms) != ("1", 4500)])
     assert found.power_w == Meanwhile(300, 300, 300)
     assert found.energy_j is None  # nine steps of ten are too few to add up
 

@@ -318,6 +318,29 @@ CASES: dict[str, list[Case]] = {
             expect={"n": 3, "p50": 0, "p99": 30},
         )
     ],
+    "energy_per_token": [
+        Case(  # two GPUs of 100 W and of 200 W, in one second 210: 301 W together, on average; 2 tokens in ten seconds
+            rows=[MATCHED, REFUSED],
+            samples=[
+                *(Sample(1000 * s + 500, 100, "0", name="hw.power") for s in range(10)),
+                *(Sample(1000 * s + 500, 210 if s == 3 else 200, "1", name="hw.power") for s in range(10)),
+                *(Sample(1000 * s + 500, 9999, name="hw.power", targets="another") for s in range(10)),
+                Sample(10_500, 9999, name="hw.power"),  # after the stage
+            ],
+            expect={"": 301 / 0.2, "total": 2},
+        ),
+        Case(  # half of the stage is no stage
+            rows=[MATCHED],
+            samples=[Sample(1000 * s + 500, 100, name="hw.power") for s in range(5)],
+            expect={"": None, "total": 2},
+        ),
+        Case(  # no token: no energy per token, rather than infinite energy
+            rows=[REFUSED],
+            samples=[Sample(1000 * s + 500, 100, name="hw.power") for s in range(10)],
+            expect={"": None, "total": 0},
+        ),
+        Case(rows=[MATCHED], expect={"": None, "total": 2}),  # nothing was sampled
+    ],
     "gpu_utilization": [
         Case(  # steps of a second with 0.2, 0.4 (of two devices), none, 0.8: means of 0.3, 0.4 and 0.8
             rows=[
@@ -771,6 +794,7 @@ def test_rates_and_shares_need_no_stat() -> None:
         "goodput",
         "error_rate",
         "success_rate",
+        "energy_per_token",
     }
 
 
@@ -788,7 +812,8 @@ def test_every_metric_is_explained() -> None:
         return (
             not m.doc.endswith(".")
             or not m.unit
-            or (m.kind == "rate") != bool(m.at)
+            or (m.kind in ("rate", "ratio")) != bool(m.at)
+            or (m.kind == "ratio" and not m.sampled)
             or (m.kind == "pooled") != bool(m.count)
         )
 

@@ -173,6 +173,12 @@ def _figures_are_the_catalogues(runs: Runs) -> None:
     assert sum(row["achieved"] or 0 for row in rates) == counted[0]["n"]
     due = runs.store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": runs.load})
     assert sum(row["offered"] or 0 for row in rates) == pytest.approx(due[0]["n"])
+    per_s: Counter[tuple[Any, str]] = Counter()
+    for row in runs.ask(BY_NAME["live.tokens"]):
+        per_s[row["time"], row["target"]] += row["tokens"]
+    energy = {(row["time"], row["target"]): row["energy"] for row in runs.ask(BY_NAME["gpu.energy"])}
+    assert energy  # of 300 W, drawn in each second
+    assert energy == {key: pytest.approx(300 / per_s[key]) for key in energy}
     [a] = [row for row in runs.ask(BY_NAME["providers.budget"]) if row["target"] == "b"]
     assert (a["uptime"], a["probes"], a["failed"]) == (0, 8, 8)
     assert a["budget_left"] == pytest.approx(1 - 1 / 0.01)

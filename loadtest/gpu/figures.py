@@ -80,41 +80,50 @@ def joined(table: str, name: str, where: str, column: str) -> str:
     )
 
 
-STAGES = (
-    "SELECT run, stage, start_ns, end_ns, sum(end_ns - start_ns) OVER (PARTITION BY stage) AS stage_ns "
-    "FROM (SELECT * FROM stages WHERE run = {run:String} LIMIT 1 BY run, stage, round)"
-)
+def _stages(runs: str) -> str:
+    return (
+        "SELECT run, stage, start_ns, end_ns, sum(end_ns - start_ns) OVER (PARTITION BY run, stage) AS stage_ns "
+        f"FROM (SELECT * FROM stages WHERE run IN {runs} LIMIT 1 BY run, stage, round)"
+    )
 
 
-def of_stages() -> str:
-    """What the devices of each target did in each stage of a run, within [start, end of arrivals]: `stage`, `target`,
+def of_stages(shown: Sequence[str] = SHOWN, runs: str = ONE_RUN) -> str:
+    """What the devices of each target did in each stage of a run, within [start, end of arrivals]: `run`, `stage`, `target`,
     `metric`, `reason`, `mean`, `least` and `most` over the steps (of all devices together, if the metric is SUMMED; `least`
     and `most` of the others are of one device), `devices`, `steps` with a value, `oldest_s`, and `covered`: the share of the
     stage that those steps are.
 
     A step in which fewer devices answered than in others is left out of what is added up over devices.
     """
-    names = f"({', '.join(repr(name) for name in SHOWN)})"
+    names = f"({', '.join(repr(name) for name in shown)})"
     summed = f"metric IN ({', '.join(repr(name) for name in SUMMED)})"
     in_stages = (
-        "SELECT stage, target, metric, reason, device, step_ns, every_ns, stage_ns, value, age_s "
-        f"FROM ({samples(names)}) AS s INNER JOIN ({STAGES}) AS w ON s.run = w.run "
+        "SELECT s.run AS run, stage, target, metric, reason, device, step_ns, every_ns, stage_ns, value, age_s "
+        f"FROM ({samples(names, runs)}) AS s INNER JOIN ({_stages(runs)}) AS w ON s.run = w.run "
         "WHERE step_ns + every_ns / 2 >= start_ns AND step_ns + every_ns / 2 < end_ns"
     )
     of_devices = f"SELECT * EXCEPT (value, age_s), avg(value) AS v, max(age_s) AS age FROM ({in_stages}) GROUP BY ALL"
     steps = (
-        "SELECT stage, target, metric, reason, step_ns, any(every_ns) AS step_dur_ns, any(stage_ns) AS dur_ns, count() AS k, "
+        "SELECT run, stage, target, metric, reason, step_ns, any(every_ns) AS step_dur_ns, any(stage_ns) AS dur_ns, "
+        "count() AS k, "
         f"if({summed}, sum(v), avg(v)) AS value, if({summed}, sum(v), max(v)) AS peak, if({summed}, sum(v), min(v)) AS low, "
         "max(age) AS age "
-        f"FROM ({of_devices}) GROUP BY stage, target, metric, reason, step_ns"
+        f"FROM ({of_devices}) GROUP BY run, stage, target, metric, reason, step_ns"
     )
-    whole = f"SELECT *, max(k) OVER (PARTITION BY stage, target, metric, reason) AS all_k FROM ({steps})"
+    whole = f"SELECT *, max(k) OVER (PARTITION BY run, stage, target, metric, reason) AS all_k FROM ({steps})"
     return (
-        "SELECT stage, target, metric, reason, avg(value) AS mean, min(low) AS least, max(peak) AS most, "
+        "SELECT run, stage, target, metric, reason, avg(value) AS mean, min(low) AS least, max(peak) AS most, "
         "max(k) AS devices, count() AS steps, "
         "max(age) AS oldest_s, least(count() * any(step_dur_ns) / any(dur_ns), 1) AS covered, any(dur_ns) / 1e9 AS stage_s "
-        f"FROM ({whole}) WHERE k = all_k OR NOT {summed} GROUP BY stage, target, metric, reason"
+        f"FROM ({whole}) WHERE k = all_k OR NOT {summed} GROUP BY run, stage, target, metric, reason"
     )
+
+
+def means(name: str, runs: str, column: str) -> str:
+    """The mean of one gauge in each stage of `runs`, in `column`, as far as enough of the stage is known: `run`, `stage`,
+    `target`."""
+    known = f"metric = '{name}' AND covered >= {STEPS_NEEDED}"
+    return f"SELECT run, stage, target, toNullable(mean) AS {column} FROM ({of_stages((name,), runs)}) WHERE {known}"
 
 
 def over_time(names: Sequence[str], start_ns: int, end_ns: int, bucket_ns: int) -> str:
@@ -146,7 +155,7 @@ def throttled() -> str:
     )
     return (
         "SELECT stage, target, reason, sum(if(more < 0, value, more)) AS seconds "
-        f"FROM ({grown}) AS g INNER JOIN ({STAGES}) AS w ON g.run = w.run "
+        f"FROM ({grown}) AS g INNER JOIN ({_stages(ONE_RUN)}) AS w ON g.run = w.run "
         "WHERE at_ns >= start_ns AND at_ns < end_ns GROUP BY stage, target, reason"
     )
 

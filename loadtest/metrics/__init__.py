@@ -10,6 +10,8 @@ store/schema/002_requests.sql); what it yields, and what is then done with it, f
     share     a nullable 0 or 1: the share of ones among the rows that are not null
     rate      an array of amounts, beside `Metric.at`, an array of the instants they happened at: the amounts within a
               window, over the window. NaN is an amount that is not known, and makes the rate null
+    ratio     as a rate, which the mean of the gauge `Metric.sampled` over the same window is divided by; null without it.
+              No objective can be set on it: how far it may stray is not known
 
 A rate may also use `start_ns`, `end_ns` and `goodput_limits` of the request's row in `stages`: of its round, where the
 stage has several. Its window is then all of them together, or one each where the figure is asked for `BY_ROUND`.
@@ -74,7 +76,7 @@ def catalogue() -> str:
     out += ["", _RULES]
     for m in METRICS.values():
         out += ["", f"## {m.name}", "", m.doc, "", "```sql", m.sql]
-        out += ["-- at", m.at] if m.kind == "rate" else ["-- count", m.count] if m.kind == "pooled" else []
+        out += ["-- at", m.at] if m.at else ["-- count", m.count] if m.kind == "pooled" else []
         out += ["-- of the rows", m.applies] if m.applies else []
         out += ["-- sampled", m.sampled] if m.sampled else []
         out += ["```"]

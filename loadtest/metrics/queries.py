@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from loadtest.gpu.figures import joined
+from loadtest.gpu.figures import joined, means
 from loadtest.metrics.table import BY, BY_ROUND, FAILED, METRICS, OK, STATS
 from loadtest.rounds import OF_SEQ
 from loadtest.stats import Stat, parse_stat
@@ -79,6 +79,7 @@ def figures(
         share             NAME, NAME_n: the number of rows that count, NAME_hits: the ones among them
         rate              NAME, NAME_total: amount within the window, NAME_window_s: how long that is,
                           NAME_squares: sum of each request's amount squared
+        ratio             NAME, and NAME_total, NAME_window_s, NAME_squares of the rate below it
     """
     metrics = [METRICS[name] for name in names]
     _refuse_mixing(metrics, by)
@@ -110,6 +111,8 @@ def series(
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
+    if metric.kind == "ratio":
+        raise ValueError(f"{name} over time is a gauge's (loadtest.samples) over a rate's series")
     if metric.kind == "rate":
         return _rate_over_time(metric, where, step_ns, by, origin_ns, window)
     if window:
@@ -170,7 +173,7 @@ def rows(names: Sequence[str], where: str) -> str:
     metrics = [METRICS[name] for name in names]
     sent = "toUnixTimestamp64Nano(ts) AS t_ns"
     who = ("run", "stage", "target", "seq", "attempt", "trace_id", sent, "error", "fault")
-    values = {m.name: _amount(m) if m.kind == "rate" else _of_one_row(m) for m in metrics}
+    values = {m.name: _amount(m) if m.at else _of_one_row(m) for m in metrics}
     return f"SELECT {', '.join([*who, *_named(values)])} FROM {_source(metrics, where)} WHERE {where} ORDER BY t_ns"
 
 
@@ -288,7 +291,7 @@ class _Columns(NamedTuple):
 def _aggregates(metric: Metric, stats: Sequence[Stat], group: _Rows, failures: bool) -> _Columns:
     if metric.kind == "share":
         return _share(metric)
-    return _rate(metric, group) if metric.kind == "rate" else _stats(metric, stats, _values(metric, failures, group))
+    return _rate(metric, group) if metric.at else _stats(metric, stats, _values(metric, failures, group))
 
 
 def _stats(metric: Metric, stats: Sequence[Stat], of: _Values) -> _Columns:
@@ -337,9 +340,10 @@ def _share(metric: Metric) -> _Columns:
 
 def _rate(metric: Metric, group: _Rows) -> _Columns:
     name = metric.name
+    rate = f"{name}_total / nullIf({name}_window_s, 0)"
     window_ns = "end_ns - start_ns" if BY_ROUND in group.by else "all_rounds_ns"
     columns = {
-        name: f"{name}_total / nullIf({name}_window_s, 0)",
+        name: f"any({name}_mean) / nullIf({rate}, 0)" if metric.kind == "ratio" else rate,
         f"{name}_window_s": f"any({window_ns}) / 1e9",
         f"{name}_total": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount))",
         f"{name}_squares": f"if(isNaN(sum({name}_amount)), NULL, sum({name}_amount * {name}_amount))",
@@ -362,9 +366,10 @@ def _count_worse(metric: Metric, of: _Values, limit: float) -> str:
 
 def _source(metrics: Iterable[Metric], where: str, table: str = "requests") -> str:
     metrics = list(metrics)
-    for gauge in {metric.sampled for metric in metrics if metric.sampled}:
+    runs = f"(SELECT DISTINCT run FROM {table} WHERE {where})"
+    for gauge in {metric.sampled for metric in metrics if metric.sampled and metric.kind != "ratio"}:
         table = f"({joined(table, gauge, where, 'sampled')}) AS requests"
-    if not any(metric.kind == "rate" for metric in metrics):
+    if not any(metric.at for metric in metrics):
         return table
     stages = (
         "SELECT run, stage, round, start_ns, end_ns AS stage_end_ns, goodput AS goodput_limits, "
@@ -374,6 +379,11 @@ def _source(metrics: Iterable[Metric], where: str, table: str = "requests") -> s
         "FROM (SELECT * FROM stages LIMIT 1 BY run, stage, round)"
     )
     rows = f"SELECT *, {OF_SEQ} AS round FROM {table}"
+    for metric in metrics:
+        if metric.kind == "ratio":
+            known = means(metric.sampled, runs, "mean")
+            same = "r.run = m.run AND r.stage = m.stage AND r.target = m.target"
+            rows = f"SELECT r.*, m.mean AS {metric.name}_mean FROM ({rows}) AS r LEFT JOIN ({known}) AS m ON {same}"
     joined_rows = f"({rows}) AS requests LEFT JOIN ({stages}) AS stages USING (run, stage, round)"
     return (
         "(SELECT requests.*, start_ns, goodput_limits, stage_end_ns - sooner_ns[toString(target)] AS end_ns, "

@@ -250,6 +250,18 @@ _ALL = (
         "sample was taken, or what a source showed was older than `stale_s` (docs/gpu.md).",
     ),
     Metric(
+        name="energy_per_token",
+        unit="J/token",
+        kind="ratio",
+        better="lower",
+        sql=_TOKEN_AMOUNTS,
+        at=_TOKEN_INSTANTS,
+        sampled="hw.power",
+        doc="The power that the GPUs behind the target drew together within [stage start, end of arrivals], on average over "
+        "the steps of the plan's `gpu:`, over output_tokens_per_s: what a token cost if this load is all that they did. Null, "
+        "and shown as not provided, where no source gave their power in 95% of the steps, or tokens are unknown or none.",
+    ),
+    Metric(
         name="uncertainty_ms",
         unit="ms",
         kind="request",

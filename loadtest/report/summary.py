@@ -434,8 +434,9 @@ def _sum(values: Iterable[int | None]) -> int | None:
 def _add_telemetry(out: dict[str, Any], read: _Reader, groups: Sequence[Group]) -> None:
     found = telemetry.sources(read.ask)
     out["gpu"] = {"sources": msgspec.to_builtins(found)} if found else None
-    rates = {(s, t): out["targets"][t]["stages"][s]["output_tokens_per_s"] for s, t in groups}
-    devices = telemetry.devices(read.ask, rates) if found else {}
+    figures = read.figures(["energy_per_token"], (), groups, failures=False) if found else {}
+    energy = {group: row["energy_per_token"] for group, row in figures.items()}
+    devices = telemetry.devices(read.ask, energy) if found else {}
     for stage, target in groups:
         out["targets"][target]["stages"][stage]["gpu"] = telemetry.plain(devices.get((stage, target)))
 

@@ -82,8 +82,8 @@ def sources(ask: Callable[[str], list[Row]]) -> dict[str, Source]:
     }
 
 
-def devices(ask: Callable[[str], list[Row]], tokens_per_s: Mapping[Group, float | None]) -> dict[Group, Devices]:
-    """`tokens_per_s`: output tokens within each stage's window, over it."""
+def devices(ask: Callable[[str], list[Row]], energy_per_token: Mapping[Group, float | None]) -> dict[Group, Devices]:
+    """`energy_per_token`: the metric of that name."""
     fields = {metric: field for field, metric in MEASURES.items()}
     out: dict[Group, Devices] = {}
     for row in ask(figures.of_stages()):
@@ -99,8 +99,7 @@ def devices(ask: Callable[[str], list[Row]], tokens_per_s: Mapping[Group, float 
             made.throttled_s = (made.throttled_s or {}) | seen
         if row["metric"] == "hw.power" and row["covered"] >= figures.STEPS_NEEDED:
             made.energy_j = row["mean"] * row["stage_s"]
-            tokens = tokens_per_s.get((row["stage"], row["target"]))
-            made.energy_j_per_output_token = row["mean"] / tokens if tokens else None
+            made.energy_j_per_output_token = energy_per_token.get((row["stage"], row["target"]))
     for group, counted in _counted(ask).items():  # a counter knows better than looks at single moments
         if group in out:
             out[group].throttled_s = counted

@@ -147,6 +147,7 @@ METRIC_TITLES = {
     "goodput": "Goodput",
     "success_rate": "Success rate",
     "gpu_utilization": "GPU utilization meanwhile",
+    "energy_per_token": "Energy per output token",
 }
 
 
