@@ -30,7 +30,7 @@ slos:
   - {{metric: ttft_ms, stat: p50, limit: {limit}}}
 fleet: {{workers: 2}}
 # these tests share their machine with others
-validity: {{schedule_lag: 100000, uncertainty: 100000, start_spread: 100000, shortfall: 1, worker_cpu: 2, stolen: 1,
+validity: {{schedule_lag: 100000, uncertainty: 100000, start_spread: 100000, shortfall: 1, worker_cpu: 1, stolen: 1,
   throttled: 1}}
 """
 
