@@ -5,8 +5,9 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from loadtest.errors import ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
 from loadtest.losses import settle
+from loadtest.provenance import provenance
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import exit_status, summary
@@ -61,7 +63,7 @@ def run(
         with gpu.sampled(plan, gpu_keys, run_id, database.address):
             return _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
 
-    return carry_out(drive, plan, plans.dump, run_id, plan.store if store is None else store, out, quiet)
+    return carry_out(drive, plan, plans.dump, run_id, plan.store if store is None else store, out, quiet, keys)
 
 
 Driven = tuple[Snapshot, list[Stop]]
@@ -76,8 +78,10 @@ def carry_out(
     store: str | None,
     out: Path | None,
     quiet: bool,
+    keys: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """A run within its store and directory, and its report. `text_of` the plan is what is stored of it."""
+    """A run within its store and directory, and its report. `text_of` the plan is what is stored of it; of the secret
+    `keys` of its targets, their fingerprints."""
     directory = (out or Path("runs") / run_id).resolve()
     with Interrupts().caught() as interrupts, open_store(store) as database:
         database.migrate()
@@ -89,7 +93,7 @@ def carry_out(
         ):
             snapshot, stops = drive(database, directory, interrupts, control.beside(live.view(quiet)), recorder)
             try:
-                figures = _report(database, snapshot, stops, text_of, directory)
+                figures = _report(database, snapshot, stops, keys, text_of, directory)
             except StoreError as e:
                 frames = directory / "*.frames"
                 raise ResultsNotStored(
@@ -121,13 +125,19 @@ def _begin_directory(directory: Path, text: str) -> None:
 
 
 def _report(
-    store: Store, snapshot: Snapshot, stops: list[Stop], text_of: Callable[[Plan], str], directory: Path
+    store: Store,
+    snapshot: Snapshot,
+    stops: list[Stop],
+    keys: Mapping[str, str],
+    text_of: Callable[[Plan], str],
+    directory: Path,
 ) -> dict[str, Any]:
     """Record the run in the store, and write what is read back from there. Returns summary.json's content."""
     settle(store, snapshot)
     rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
     booked = account(snapshot, rows[0]["n"])
     booked.stops = stops
+    booked.provenance = provenance(snapshot.plan, [place.node for place in snapshot.places], keys)
     text = text_of(rounds.original(snapshot.plan))
     record(store, snapshot, booked, text)
     (directory / "plan.yaml").write_text(text)

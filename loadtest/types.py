@@ -120,6 +120,7 @@ class Target(PlanStruct, frozen=True, kw_only=True):
     max_in_flight: Count | None = None  # a cap over all workers: what exceeds it is `missed`, not late
     price: Price | None = None
     region: Text = ""
+    announced: Text = ""  # how and when the provider was told of this test, for the report
 
 
 class StopWhen(PlanStruct, frozen=True, kw_only=True):
@@ -218,6 +219,7 @@ class Plan(PlanStruct, frozen=True, kw_only=True):
     gpu: Gpu | None = None
     fleet: Fleet = Fleet()
     kind: Kind = "load"
+    measured_by: Text = ""  # who answers for the run, for the report
     store: Text | None = None
     trace: Literal["off", "unsampled", "sampled"] = "unsampled"
 

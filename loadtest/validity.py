@@ -15,6 +15,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from loadtest.provenance import Provenance
+
 NAMED = 3
 ON_TIME_MS = 25.0
 """The default limit of `schedule_lag`; a request later than this at a stage's end was not sent within the stage."""
@@ -109,6 +111,7 @@ class Account(Struct):
     unsent: dict[str, dict[str, int]] = field(default_factory=dict)  # stage -> target -> due, and not known to be sent
     stops: list[Stop] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    provenance: Provenance = field(default_factory=Provenance)
 
 
 class Group(Struct, kw_only=True):

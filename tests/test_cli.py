@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def test_met_run_leaves_its_files_and_nothing_else(place: Place, provider: str) 
     made = place.directory / "out"
     assert {path.suffix for path in made.iterdir()} == {".json", ".html", ".yaml", ".frames", ".log"}
     summary = json.loads((made / "summary.json").read_text())
+    assert summary["provenance"]["keys"] == {"a": f"sha256:{sha256(KEY.encode()).hexdigest()[:16]}"}
     assert summary["integrity"] == {
         "scheduled": 60, "sent": 60, "missed": 0, "unknown": 0, "stored": 60, "lost": 0, "retried": 0, "retries_lost": 0,
         "missed_by": {},

@@ -5,12 +5,14 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from loadtest.provenance import Provenance
 from loadtest.report import export
 from loadtest.report.compare import Difference
 from loadtest.report.model import Vantage, summary_of
@@ -106,6 +108,7 @@ ACCOUNT = Account(
     Integrity(scheduled=211, sent=206, missed=5, missed_by={"cap": 5}),
     Generator(workers=2, cpu_s=1.5, host_cpu_s=0.5, start_spread_ms=0.25),
     capped={"peak": {"globex": 5}},
+    provenance=Provenance(host="vm-7", version="0.0.9", keys={"acme": "sha256:0123456789abcdef"}),
     stops=[
         Stop(
             stage="closed",
@@ -136,7 +139,7 @@ def test_it_is_json_without_infinities(figures: dict[str, Any]) -> None:
 
 def documented(path: str) -> str:
     """`targets.acme.stages.peak.ttft_ms.p50` as docs/summary.md writes it."""
-    path = re.sub(r"^(targets|stages)\.[^.]+", r"\1.NAME", path)
+    path = re.sub(r"^(targets|stages|provenance\.keys|provenance\.announced)\.[^.]+", r"\1.NAME", path)
     path = re.sub(r"^(targets\.NAME\.stages|gpu\.sources)\.[^.]+", r"\1.NAME", path)
     path = re.sub(rf"(NAME\.gpu)\.({'|'.join(MEASURES)})(?=\.|$)", r"\1.MEASURE", path)
     path = re.sub(rf"^(targets\.NAME\.stages\.NAME)\.({'|'.join(DISTRIBUTIONS)})", r"\1.FIGURE", path)
@@ -177,6 +180,17 @@ def test_the_outcome_in_a_word_and_when_stages_were(store: Store, figures: dict[
     store_run(store, "fine", [], Account(Integrity(scheduled=100, sent=100), Generator()), {}, fine)
     judged = summary(store, "fine")
     assert (judged["validity"]["reasons"], judged["exit_status"], judged["outcome"]) == ([], 0, "done")
+
+
+def test_who_measured_is_what_the_run_and_its_plan_said(store: Store, figures: dict[str, Any]) -> None:
+    text = store.query("SELECT plan FROM runs WHERE run = 'summary'")[0]["plan"]
+    made = figures["provenance"]
+    assert (made["host"], made["version"]) == ("vm-7", "0.0.9"), "of the loadtest that measured, not of this one"
+    assert made["keys"] == {"acme": "sha256:0123456789abcdef"}
+    assert (made["measured_by"], made["announced"]) == (None, {"acme": None, "globex": None}), "the plan does not say"
+    assert made["plan_sha256"] == sha256(text.encode()).hexdigest()
+    peak = figures["targets"]["acme"]["stages"]["peak"]
+    assert (peak["addresses"], peak["models"], peak["tokens_counted_by"]) == ([], [], ["usage_matched"])
 
 
 def test_each_kind_of_error_has_an_example_where_it_happened(figures: dict[str, Any]) -> None:

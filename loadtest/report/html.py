@@ -20,13 +20,14 @@ from loadtest.report.sections.method import method
 from loadtest.report.sections.objectives import objectives
 from loadtest.report.sections.opening import opening
 from loadtest.report.sections.others import others
+from loadtest.report.sections.provenance import provenance
 from loadtest.report.sections.stages import stages
 from loadtest.report.sections.targets import targets
 from loadtest.report.sections.vantages import vantages
 
 __all__ = ["load", "render"]
 
-SECTIONS = (opening, account, targets, vantages, compare, objectives, stages, gpu, errors, others, method)
+SECTIONS = (opening, account, targets, vantages, compare, objectives, stages, gpu, errors, others, provenance, method)
 """The page from top to bottom."""
 
 STYLES = ("uPlot.min.css", "report.css")
@@ -39,6 +40,7 @@ NAVIGATION = (
     ("gpu", "GPUs"),
     ("errors", "Errors"),
     ("others", "Others"),
+    ("provenance", "Evidence"),
     ("method", "Method"),
 )
 

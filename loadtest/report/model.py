@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from loadtest.provenance import Provenance
 from loadtest.report.compare import Comparison
 from loadtest.report.others import Said
 from loadtest.report.telemetry import Devices, Source
@@ -123,6 +124,9 @@ class StageFigures(Struct, kw_only=True):
     saturated: bool = False
     reconnects: int = 0  # requests sent again on a fresh connection
     proxies: list[str] = []
+    addresses: list[str] = []  # that answers came from
+    models: list[str] = []  # by the name that the answers gave
+    tokens_counted_by: list[str] = []  # of output tokens: usage, usage_matched, tokenizer
     requests_per_s: float | None = None
     output_tokens_per_s: float | None = None
     goodput_per_s: float | None = None
@@ -186,6 +190,14 @@ class Vantage(Struct, kw_only=True):
     e2e_ms: Stat = msgspec.field(default_factory=Stat)
 
 
+class Made(Provenance, kw_only=True):
+    """With what the plan says of it."""
+
+    measured_by: str | None = None
+    announced: dict[str, str | None] = msgspec.field(default_factory=dict)  # target -> how the provider was told
+    plan_sha256: str = ""
+
+
 class Summary(Struct, kw_only=True):
     run: str
     locustfile: dict[str, Any] | None = None  # what was run in place of a plan, and how
@@ -193,6 +205,7 @@ class Summary(Struct, kw_only=True):
     nonce: str
     started_at: str
     ended_at: str
+    provenance: Made = msgspec.field(default_factory=Made)
     integrity: Integrity
     validity: Validity
     slos: list[SloRow]

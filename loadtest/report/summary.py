@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import partial
+from hashlib import sha256
 from math import isinf
 from typing import Any
 
@@ -20,6 +21,7 @@ from msgspec import Struct
 from loadtest import __version__, metrics, steady, validity, verdict
 from loadtest.errors import UserError
 from loadtest.metrics import METRICS
+from loadtest.provenance import Provenance
 from loadtest.report import telemetry
 from loadtest.report.compare import compare
 from loadtest.report.evidence import MEASURED, ONE_GROUP, evidence
@@ -51,6 +53,7 @@ OF_THE_GENERATOR = ("read_lag_ms", "schedule_lag_ms", "uncertainty_ms")
 
 SETTLES = ("ttft_ms", "e2e_ms")
 NAMES_SEEN = 8
+EVIDENCE_KEPT = 16  # addresses and models of a stage and target: a handful, or a wall of them
 FIRST_ROUND = f"{MEASURED} AND stage = {{stage:String}} AND {OF_SEQ} = 0"
 """Each round begins anew."""
 
@@ -70,6 +73,7 @@ class _Named(Struct):
 class _Target(Struct):
     name: str
     price: Price | None = None
+    announced: str = ""
 
 
 class _Plan(Struct):
@@ -79,6 +83,7 @@ class _Plan(Struct):
     targets: list[_Target]
     stages: list[_Named]
     seed: int = 0
+    measured_by: str = ""
     slos: list[Slo] = []
     validity: dict[str, float] = {}
     locustfile: dict[str, Any] | None = None  # what stands in place of a plan
@@ -113,6 +118,7 @@ def summary(store: Store, run: str) -> dict[str, Any]:
         "started_at": _iso(stored["started_ns"]),
         "ended_at": _iso(stored["ended_ns"]),
         "interrupted": account.interrupted,
+        "provenance": _provenance(account.provenance, plan, stored["plan"]),
         "integrity": msgspec.to_builtins(account.integrity),
         "validity": msgspec.to_builtins(judged),
         "slos": [_slo(v) for v in _verdicts(read, plan.slos, groups, counts)],
@@ -135,6 +141,16 @@ def summary(store: Store, run: str) -> dict[str, Any]:
     _add_telemetry(out, read, groups)
     status = exit_status(out, account.interrupted)
     return out | {"exit_status": status, "outcome": _OUTCOMES[status] if status or plan.slos else "done"}
+
+
+def _provenance(known: Provenance, plan: _Plan, text: str) -> dict[str, Any]:
+    """Who measured, with what, from where. null: the plan does not say."""
+    return {
+        **msgspec.to_builtins(known),
+        "measured_by": plan.measured_by or None,
+        "announced": {target.name: target.announced or None for target in plan.targets},
+        "plan_sha256": sha256(text.encode()).hexdigest(),
+    }
 
 
 def exit_status(summary: Mapping[str, Any], interrupted: bool = False, internal_error: bool = False) -> int:
@@ -173,6 +189,9 @@ class _Reader:
                 sum(input_tokens) AS all_input_tokens, sum(output_tokens) AS all_output_tokens,
                 sum(cached_tokens) AS all_cached_tokens, sum(reconnects) AS all_reconnects,
                 arraySort(groupUniqArrayIf(toString(proxy), proxy != '')) AS all_proxies,
+                arraySort(groupUniqArrayIf({EVIDENCE_KEPT})(toString(remote_address), remote_address != '')) AS addresses,
+                arraySort(groupUniqArrayIf({EVIDENCE_KEPT})(toString(response_model), response_model != '')) AS models,
+                arraySort(groupUniqArrayIf(toString(token_source), {metrics.OK} AND output_tokens IS NOT NULL)) AS counted_by,
                 countIf(fault = 'client') AS client_faults, countIf(error = 'cancelled') AS cancelled,
                 countIf(fault = 'generator' AND error != 'cancelled') AS generator_faults,
                 countIf({metrics.OK} AND token_chunks > 0 AND output_tokens IS NULL) AS unknown_tokens,
@@ -361,6 +380,9 @@ def _stage(counts: Row, plain: Row, with_failures: Row) -> dict[str, Any]:
         "saturated": False,
         "reconnects": counts.get("all_reconnects", 0),
         "proxies": counts.get("all_proxies", []),
+        "addresses": counts.get("addresses", []),
+        "models": counts.get("models", []),
+        "tokens_counted_by": counts.get("counted_by", []),
         **{key: plain.get(name) for name, key in RATES.items()},
         "input_tokens": counts.get("all_input_tokens"),
         "cached_tokens": counts.get("all_cached_tokens"),
