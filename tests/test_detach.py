@@ -59,7 +59,7 @@ def terminal(tmp_path: Path, simulator: str) -> Iterator[Callable[..., tuple[int
 
 
 def test_a_run_outlives_its_terminal(terminal: Terminal) -> None:
-    run = terminal.detach("duration_s: 60")
+    run = terminal.detach("duration_s: 600")
     out = terminal.directory / "runs" / run
 
     def tells_of_requests() -> bool:
@@ -74,8 +74,8 @@ def test_a_run_outlives_its_terminal(terminal: Terminal) -> None:
         line = attached.stderr.readline()
         assert "requests/s" in line, line
         attached.send_signal(signal.SIGINT)
-        attached.stderr.read()
-        assert attached.wait(30) == 130
+        rest = attached.stderr.read()
+        assert attached.wait(30) == 130, rest
     status, said = terminal("stop", run)
     assert status == 130, said
     assert "report.html" in said
@@ -87,7 +87,7 @@ def test_a_run_outlives_its_terminal(terminal: Terminal) -> None:
 
 
 def test_attach_ends_as_the_run_does(terminal: Terminal) -> None:
-    run = terminal.detach("duration_s: 6")
+    run = terminal.detach("duration_s: 4")
     status, said = terminal("attach", run)
     summary = json.loads((terminal.directory / "runs" / run / "summary.json").read_text())
     assert status == summary["exit_status"] != 2

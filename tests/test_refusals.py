@@ -52,7 +52,7 @@ def test_a_wrong_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.run("report", "--check", "--format", "json")[0] == 3
     _, listed, _ = place.run("runs")
     cells = listed.splitlines()[-1].split()
-    assert (cells[0], cells[5], cells[-2:]) == (run.name, str(integrity["stored"]), ["–", "INVALID"])
+    assert (cells[0], cells[5], cells[-2:]) == (run.name, str(integrity["stored"]), ["100%", "INVALID"])
 
 
 def test_each_way_of_being_refused_and_one_target_that_answers(simulator: str, store: Store, tmp_path: Path) -> None:
