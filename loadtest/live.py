@@ -15,13 +15,8 @@ from rich.live import Live
 from rich.text import Text
 
 from loadtest.columns import NARROW, Group, Layout, layout, wrapped
-from loadtest.progress import WINDOW_S, Progress, TargetProgress, Watch
-from loadtest.report.words import (
-    NOT_KNOWN,
-    count,
-    quantity,
-    sig3,
-)
+from loadtest.progress import WINDOW_S, DevicesNow, Progress, TargetProgress, Watch
+from loadtest.report.words import NOT_KNOWN, count, quantity, sig3
 
 if TYPE_CHECKING:
     from loadtest.run import Snapshot
@@ -29,6 +24,7 @@ if TYPE_CHECKING:
 REDRAW_EVERY_S = 0.5
 LINES_EVERY_S = 5.0
 BAR_WIDTH = 20
+MOST_DEVICES = 4
 SCREEN = 24  # rows
 
 LIVE = (
@@ -53,6 +49,7 @@ def render(progress: Progress, width: int = NARROW, height: int = SCREEN) -> Ren
     groups = [group for group in LIVE if progress.tokens or group.title not in OF_TOKENS]
     plan = layout([target.name for target in progress.targets], groups, width)
     top = [_stage_line(progress), *wrapped(_generator_line(progress), width)]
+    top += wrapped(_devices_line(progress), width) if progress.devices else []
     top += [part for message in _messages(progress) for part in wrapped(message, width)]
     room = max(1, (height - 1 - len(top) - 3) // 2)
     fit = len(progress.targets) if len(progress.targets) <= room else max(1, room - 1)
@@ -170,6 +167,34 @@ def _generator_line(progress: Progress) -> Text:
     return Text(" · ".join(parts), style="dim")
 
 
+def _devices_line(progress: Progress) -> Text:
+    line = Text("GPUs: ", style="dim")
+    for number, each in enumerate(progress.devices[:MOST_DEVICES]):
+        line.append(
+            f"{' · ' if number else ''}{each.target} {', '.join(_doing(each))}", "yellow" if each.failed else ""
+        )
+    if (more := len(progress.devices) - MOST_DEVICES) > 0:
+        line.append(f" · … and {more} more")
+    return line
+
+
+def _doing(devices: DevicesNow) -> Iterator[str]:
+    """What is known, then what is not and why."""
+    shown = (
+        ("utilization", devices.utilization, "{:.0%}".format),
+        ("power", devices.power_w, "{:,.0f} W".format),
+        ("KV cache", devices.kv_cache, "{:.0%}".format),
+        ("queue", devices.queue, "{:,.0f}".format),
+    )
+    yield from (f"{name} {told(value)}" for name, value, told in shown if value is not None)
+    lacking = [name for name, value, _ in shown if value is None]
+    yield from (f"{source} does not answer: {word}" for source, word in devices.failed.items())
+    if devices.stale_s is not None:
+        yield f"the last values are {age(devices.stale_s)} old"
+    elif lacking and not devices.failed:
+        yield f"{' and '.join(lacking)} not provided" if len(lacking) < len(shown) else "not provided"
+
+
 def _workers(progress: Progress) -> str:
     states = {state: progress.worker_states.count(state) for state in progress.worker_states}
     known = [f"{n} {state}" for state, n in states.items()]
@@ -187,8 +212,9 @@ def _messages(progress: Progress) -> Iterator[Text]:
 def lines(progress: Progress) -> Iterator[str]:
     """The same for a log: one line a target."""
     where = f"{clock(max(progress.elapsed_s, 0))} {progress.stage or progress.plan} {_phase(progress)}"
+    devices = {each.target: f"; GPUs: {', '.join(_doing(each))}" for each in progress.devices}
     for target in progress.targets:
-        yield f"{where} {target.name}: {'; '.join(_told(target, progress.tokens))}"
+        yield f"{where} {target.name}: {'; '.join(_told(target, progress.tokens))}{devices.get(target.name, '')}"
 
 
 def _told(target: TargetProgress, tokens: bool) -> Iterator[str]:

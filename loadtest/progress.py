@@ -47,6 +47,18 @@ class TargetProgress(Struct, kw_only=True):
     unknown: int = 0
 
 
+class DevicesNow(Struct, kw_only=True):
+    """What the GPUs and engines of one target do; None: not provided, or too old to be shown as of now."""
+
+    target: str
+    utilization: float | None = None
+    power_w: float | None = None
+    kv_cache: float | None = None
+    queue: float | None = None
+    stale_s: float | None = None  # how old the oldest value is, if it is too old
+    failed: dict[str, str] = field(default_factory=dict)  # sources that do not answer, and the word why
+
+
 class Progress(Struct, kw_only=True):
     run: str
     plan: str
@@ -64,6 +76,7 @@ class Progress(Struct, kw_only=True):
     interrupted: bool = False
     messages: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    devices: list[DevicesNow] = field(default_factory=list)
     tokens: bool = True  # whether its answers consist of any
 
 
@@ -113,6 +126,7 @@ class Watch:
             interrupted=snapshot.interrupted,
             messages=_messages(snapshot),
             notes=snapshot.notes,
+            devices=snapshot.devices,
             tokens=any(target.dialect != "http" for target in plan.targets)
             or any(s.output_tokens for s in self._samples),
         )

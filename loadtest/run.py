@@ -23,6 +23,7 @@ from loadtest.errors import Interrupted, RunFailed
 from loadtest.frames import Setup, StageCount
 from loadtest.host import Status
 from loadtest.locustfiles.host import host_of
+from loadtest.progress import DevicesNow
 from loadtest.refusals import Refusals
 from loadtest.schedule import Schedule
 from loadtest.store import Address
@@ -133,6 +134,7 @@ class Snapshot(Struct):
     phase: str = "starting"  # starting, waiting (for a test to be started by hand), running, draining, storing, done
     of_locustfile: bool = False  # its counts bring the names of their targets: locustfiles/names.py
     notes: list[str] = field(default_factory=list)  # what else a view may show of the load
+    devices: list[DevicesNow] = field(default_factory=list)  # of the plan's `gpu:`, now
 
 
 View = Callable[[Snapshot], None]

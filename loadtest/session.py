@@ -26,6 +26,7 @@ from loadtest.errors import ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
 from loadtest.losses import settle
+from loadtest.progress import DevicesNow
 from loadtest.provenance import provenance
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
@@ -60,8 +61,8 @@ def run(
     run_id = good_id(run_id)
 
     def drive(database: Store, directory: Path, interrupts: Interrupts, view: live.View, recorder: Recorder) -> Driven:
-        with gpu.sampled(plan, gpu_keys, run_id, database.address):
-            return _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder)
+        with gpu.sampled(plan, gpu_keys, run_id, database.address) as devices:
+            return _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder, devices)
 
     return carry_out(drive, plan, plans.dump, run_id, plan.store if store is None else store, out, quiet, keys)
 
@@ -157,6 +158,7 @@ def _drive(
     interrupts: Interrupts,
     view: live.View,
     recorder: Recorder,
+    devices: Callable[[], list[DevicesNow]],
 ) -> Driven:
     shards = plan.fleet.workers
     plan = rounds.expanded(plan)
@@ -166,6 +168,7 @@ def _drive(
 
     def show(snapshot: Snapshot) -> None:
         recorder.note(snapshot)
+        snapshot.devices = devices()
         view.show(snapshot)
 
     with view:

@@ -17,10 +17,12 @@ from rich.console import Console
 from loadtest.cli import app
 from loadtest.errors import PlanError
 from loadtest.gpu.names import SAMPLED
+from loadtest.gpu.now import seen
 from loadtest.gpu.nvml import NoNvml, Nvml
 from loadtest.gpu.scrape import Aside, Scrape, Source
 from loadtest.gpu.scraper import MOST_WAITING, Scraper, Writer
 from loadtest.gpu.watch import sources, table
+from loadtest.progress import DevicesNow
 from loadtest.simulator import Profile, Tls, start
 from loadtest.store import Address, Store
 from loadtest.types import Gpu, GpuSource
@@ -379,6 +381,24 @@ def test_the_table_shows_what_there_is_and_what_there_is_not(exporter: str) -> N
         *("–", "–", "612 W", "–", "–"),
     ]
     assert "– not provided by this source" in text
+
+
+def test_of_each_target_it_is_told_what_its_devices_do_now(exporter: str) -> None:
+    Exporter.powers = [612.4, 100]
+    node1, node2 = (source(f"{exporter}/power", name=f"node{n}", targets={"acme": ["0"]}) for n in (1, 2))
+    broken = source(f"{exporter}/500", name="node3", targets={"budget": ["0"]})
+    gpu = Gpu(sources=[node1, node2, broken], stale_s=5)
+    latest = {scrape.source: scrape for each in gpu.sources for scrape in scraped(each)}
+    now_ns = max(scrape.at_ns for scrape in latest.values())
+
+    def told(after_s: float) -> list[DevicesNow]:
+        return list(seen(latest, gpu, ["acme", "budget", "unwatched"], now_ns + round(after_s * 1e9)))
+
+    budget = DevicesNow(target="budget", failed={"node3": "http_500"})
+    assert told(1) == [DevicesNow(target="acme", power_w=712.4), budget]
+    [acme, _] = told(12)
+    assert acme == DevicesNow(target="acme", stale_s=acme.stale_s), "what is too old stands for nothing"
+    assert acme.stale_s == pytest.approx(12, abs=1)
 
 
 def test_a_kind_that_was_found_out_is_shown_and_names_stand_in_full(simulator: str) -> None:
