@@ -40,7 +40,7 @@ lint: .venv/dev.stamp
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-cluster: .venv/dev.stamp
 	$(BIN)/pytest tests/clusters

@@ -63,7 +63,7 @@ def lines(draw: st.DrawFn) -> str:
     return f"{draw(metric_names)}{'{' + inner + '}' if inner else ''}{space}{draw(numbers)}{stamp}"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(lines(), min_size=1, max_size=6), st.data())
 def test_whatever_is_read_is_what_prometheus_client_reads(first: list[str], data: st.DataObject) -> None:
     """Twice, the second time with other values: by then the series are known."""

@@ -64,7 +64,7 @@ def environment_of(pid: int) -> str:
         return ""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A Ray that is not ours: started by its own command, found through RAY_ADDRESS."""
     port = 20_000 + os.getpid() % 10_000

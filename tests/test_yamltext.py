@@ -111,7 +111,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150)
 @given(values)
 def test_what_is_written_reads_the_same(value: object) -> None:
     back = read(write(value))
