@@ -107,9 +107,9 @@ equal quantiles: "error of TTFT, p99" is the 99th percentile of the size of the 
 the request has reached the server's kernel; until the server's program reads it, it waits at the server, and a client
 has to count that. The table below the figures has the quantiles as the server's program saw them, from its own read.
 
-CPU per chunk is user and system time of the worker process from its first request to its last report, over the chunks
-that the server wrote: sending, reading, stamping, parsing HTTP, SSE and JSON, and handing over every chunk's time. Its
-start (imports) is left out; [floor.c](floor.c) reads the same streams with one epoll loop in C and only counts. Both
+CPU per chunk is user and system time of the worker process from its first request to the report that ends its stage, over
+the chunks that the server wrote: sending, reading, stamping, parsing HTTP, SSE and JSON, and handing over every chunk's
+time. Its start (imports) is left out; [floor.c](floor.c) reads the same streams with one epoll loop in C and only counts. Both
 share the machine with the server and, in our case, with the host process and the store that keeps the spans.
 
 A worker keeps what came of an answer until its end, some 0.3 kB a chunk: "memory per stream" is what its resident memory
