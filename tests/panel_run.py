@@ -49,7 +49,7 @@ def made(store: Store, url: str, directory: Path) -> tuple[int, int]:
         plan.write_text(text.format(url=url))
         out, where = str(directory / name), str(store.address.directory)
         command = [LOADTEST, "run", str(plan), "--quiet", "--store", where, "--out", out]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
         assert done.returncode in (0, 1, 3, 5), done.stderr  # 3: this machine may be busy with something else
     to_ns = time.time_ns()
     telemetry.insert(store, _sampled(from_ns, to_ns), RESOURCE, "panels")

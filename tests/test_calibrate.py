@@ -130,7 +130,7 @@ def test_a_run_warns_beforehand_and_runs(simulator: str, tmp_path: Path) -> None
     environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "data"), "LOADTEST_STORE": str(tmp_path / "store")}
     done = subprocess.run(
         [LOADTEST, "run", str(plan), "--quiet", "--out", str(tmp_path / "out")],
-        env=environment, capture_output=True, text=True, timeout=60,
+        env=environment, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert "warning: stage only needs 8 workers (10 requests/s with 100 chunks/s" in done.stderr
     assert (tmp_path / "out" / "report.html").exists()

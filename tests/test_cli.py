@@ -61,7 +61,7 @@ class Place:
 
     def run(self, *arguments: str | Path) -> tuple[int, str, str]:
         process = self.command(*arguments)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=200)
         return process.returncode, out, err
 
 
@@ -244,7 +244,7 @@ def test_ctrl_c_drains_reports_and_leaves_nothing(place: Place, provider: str) -
     frames = place.directory / "out" / "worker-0.frames"
     until(lambda: frames.exists() and frames.stat().st_size > 4000)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130, err
     summary = json.loads((place.directory / "out" / "summary.json").read_text())
     assert 0 < summary["integrity"]["stored"] == summary["integrity"]["sent"]
@@ -258,7 +258,7 @@ def test_store_that_dies_in_mid_run_is_told_and_loses_nothing(place: Place, prov
     until(lambda: frames[0].exists() and frames[0].stat().st_size > 4000)
     server = json.loads((place.directory / "store" / "server.json").read_text())
     os.kill(server["pid"], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 3, err
     assert "its results are in" in err
     results = [

@@ -37,7 +37,7 @@ class Terminal:
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=200)
             return process.returncode, out + err
 
     def detach(self, until: str) -> str:
@@ -45,7 +45,7 @@ class Terminal:
         plan = self.directory / "plan.yaml"
         plan.write_text(PLAN.format(url=self.url, until=until))
         with self.start("run", str(plan), "--detach", "--store", "store") as process:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=200)
             assert process.returncode == 0, err
         return out.split()[1]
 
@@ -68,14 +68,14 @@ def test_a_run_outlives_its_terminal(terminal: Terminal) -> None:
         assert f"{run}: " in said
         return " requests/s" in said
 
-    wait_until(tells_of_requests, 50)
+    wait_until(tells_of_requests, 100)
     with terminal.start("attach", run[:10]) as attached:
         assert attached.stderr
         line = attached.stderr.readline()
         assert "requests/s" in line, line
         attached.send_signal(signal.SIGINT)
         rest = attached.stderr.read()
-        assert attached.wait(30) == 130, rest
+        assert attached.wait(100) == 130, rest
     status, said = terminal("stop", run)
     assert status == 130, said
     assert "report.html" in said
@@ -133,8 +133,8 @@ def test_a_killed_driver_is_not_waited_for(terminal: Terminal) -> None:
         workers = [pid for pid in pids() if parent(pid) == driver]
         os.kill(driver, signal.SIGKILL)
         assert "ended without a word" in attached.stderr.read()
-        assert attached.wait(30) == 2
-    wait_until(lambda: not any("loadtest.worker" in command(pid) for pid in workers), 15)
+        assert attached.wait(100) == 2
+    wait_until(lambda: not any("loadtest.worker" in command(pid) for pid in workers), 60)
     status, said = terminal("status", run)
     assert status == 2
     assert f"no run {run} goes on on this machine" in said

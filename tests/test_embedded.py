@@ -24,7 +24,7 @@ from loadtest.store import (
     open_store,
 )
 
-DEADLINE_S = 30
+DEADLINE_S = 100
 SPAN = {
     "Timestamp": [1_760_000_000_000_000_000],
     "TraceId": ["0" * 32],

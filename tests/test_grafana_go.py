@@ -40,7 +40,7 @@ def ask(address: Address, *queries: str, password: str | None = None) -> list[di
         "database": address.database,
         "queries": queries,
     }
-    done = subprocess.run([CLIENT], input=json.dumps(job), capture_output=True, text=True, check=True, timeout=100)
+    done = subprocess.run([CLIENT], input=json.dumps(job), capture_output=True, text=True, check=True, timeout=200)
     results: list[dict[str, Any]] = json.loads(done.stdout)
     return results
 

@@ -23,7 +23,7 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, 
     where = tmp_path_factory.mktemp("incident")
     command = [sys.executable, "examples/incident.py", "--minutes", str(MINUTES)]
     command += ["--store", str(where / "store"), "--out", str(where / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=220)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.strip().split("\n")[-1])
     [summary] = (where / "out").glob("*/load/summary.json")
@@ -31,7 +31,7 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, 
         yield store, told, json.loads(summary.read_text())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_cause_and_effect_stand_in_the_store(incident: tuple[Store, dict[str, Any], dict[str, Any]]) -> None:
     store, told, summary = incident
     stages = {name: target["stages"] for name, target in summary["targets"].items()}

@@ -498,7 +498,7 @@ def test_the_example_runs_under_plain_locust_too(simulator: str, tmp_path: Path)
             locust, "-f", f"{example},until.py", "--headless", "-u", "8", "-r", "50", "-t", "80s", "-H", f"{simulator}/v1",
             "--json",
         ],
-        capture_output=True, text=True, cwd=tmp_path, timeout=100,
+        capture_output=True, text=True, cwd=tmp_path, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     table = {(row["method"], row["name"]): row["num_requests"] for row in json.loads(done.stdout)}
@@ -577,7 +577,7 @@ def test_the_command_judges_and_reports(server: Server, tmp_path: Path) -> None:
             "--slo", "e2e_ms p50 0.001", "--slo", "error_rate 0.5 @ GET /nobody-asks-for", "--quiet",
             "--store", "store", "--out", "out",
         ],
-        cwd=tmp_path, capture_output=True, text=True, timeout=90,
+        cwd=tmp_path, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode in (1, 3), done.stderr  # 3: a busy machine
     summary = json.loads((tmp_path / "out/summary.json").read_text())

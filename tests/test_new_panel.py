@@ -49,7 +49,7 @@ def test_a_new_panel_is_one_entry_of_the_table(tmp_path: Path) -> None:
     assert text.endswith("    ),\n)\n")
     table.write_text(text.removesuffix(")\n") + ENTRY)
     done = subprocess.run(
-        [sys.executable, "-c", LOOK, tmp_path / "store"], cwd=tmp_path, capture_output=True, text=True, timeout=100,
+        [sys.executable, "-c", LOOK, tmp_path / "store"], cwd=tmp_path, capture_output=True, text=True, timeout=200,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -50,7 +50,7 @@ def run(plan: Path, *options: str, **environment: str) -> tuple[dict[str, object
     done = subprocess.run(
         [LOADTEST, "run", str(plan), "--store", str(plan.parent / "store"), "--out", str(out), *options],
         env={**clean, "TEST_KEY": KEY, "STARTED_FOR": str(plan), **environment},
-        capture_output=True, text=True, timeout=110, cwd=plan.parent,
+        capture_output=True, text=True, timeout=200, cwd=plan.parent,
     )  # fmt: skip
     summary = out / "summary.json"
     return json.loads(summary.read_text()) if summary.exists() else {}, done
@@ -72,14 +72,14 @@ def cluster() -> Iterator[str]:
     start = [RAY, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"]
     with subprocess.Popen(start, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
         try:
-            wait_until(lambda: is_open(port), 60)
+            wait_until(lambda: is_open(port), 120)
             yield f"127.0.0.1:{port}"
         finally:
             head.terminate()  # `ray stop` would end every Ray of this machine
-            head.wait(30)
+            head.wait(120)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_ray_and_local_are_the_same_run(plan: Path) -> None:
     on_ray, done = run(plan, "--on", "ray", "--workers", "2")
     assert done.returncode in (0, 3), done.stdout + done.stderr  # 3: a busy machine may send late
@@ -96,7 +96,7 @@ def test_ray_and_local_are_the_same_run(plan: Path) -> None:
     assert on_ray["generator"]["workers"] == 2  # type: ignore[index]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_cluster_that_others_started_is_left_running(plan: Path, cluster: str) -> None:
     summary, done = run(plan, "--on", "ray", "--workers", "2", RAY_ADDRESS=cluster)
     assert done.returncode in (0, 3), done.stdout + done.stderr
@@ -131,7 +131,7 @@ class Base(InferenceUser):
 """
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_locustfile_reaches_nodes_that_do_not_have_it(simulator: str, tmp_path: Path, cluster: str) -> None:
     (tmp_path / "locustfile.py").write_text(LOCUSTFILE)
     (tmp_path / "helper.py").write_text(HELPER)

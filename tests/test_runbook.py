@@ -59,7 +59,7 @@ def block(name: str) -> str:
 def bash(commands: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", commands], cwd=cwd, capture_output=True, text=True, timeout=100,
+        ["bash", "-euo", "pipefail", "-c", commands], cwd=cwd, capture_output=True, text=True, timeout=200,
         env={"PATH": path, "HOME": str(cwd), **environment},
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield f"127.0.0.1:{int(process.stdout.readline())}"
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=200)
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl")

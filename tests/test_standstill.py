@@ -56,7 +56,7 @@ def test_a_worker_ends_that_nobody_reads(reads: bool) -> None:
         assert said == "the host of this worker has read nothing for 10 s; nothing more is sent\n"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_beside_a_driver_that_is_suspended_nothing_is_sent(simulator: str, tmp_path: Path) -> None:
     """And when it goes on, the run is what it says it is."""
     plan = tmp_path / "plan.yaml"

@@ -426,7 +426,7 @@ def test_two_processes_migrate_at_once(empty: Store) -> None:
         process.stdin.flush()
         process.stdout.readline()
     for process in running:
-        out, err = process.communicate(b"\n", timeout=60)
+        out, err = process.communicate(b"\n", timeout=200)
         assert (process.returncode, out, err) == (0, b"", b"")
     versions = [migration.version for migration in migrations.shipped()]
     assert empty.query("SELECT DISTINCT version FROM schema_migrations ORDER BY version") == [

@@ -119,10 +119,10 @@ def test_what_is_printed_works_and_holds_no_password(store: Store, place: Path) 
     assert f"url        http://127.0.0.1:{store.address.port}/?database=loadtest\n" in told
     line = re.findall("^try +(.*)$", told, re.M)[0]
     environment = {"PATH": os.environ["PATH"]}
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, env=environment)
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=200, env=environment)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     count = line.replace(store_commands.EXAMPLE, "SELECT count() FROM precious")
-    done = subprocess.run(["sh", "-c", count], capture_output=True, text=True, timeout=30, env=environment)
+    done = subprocess.run(["sh", "-c", count], capture_output=True, text=True, timeout=200, env=environment)
     assert done.stdout == "1\n"
 
 

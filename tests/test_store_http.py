@@ -21,7 +21,7 @@ from clickhouse_connect.driver.httpclient import HttpClient
 from loadtest.store import Store, access, codings, directory, forms
 from loadtest.store.engine import Failure
 
-DEADLINE_S = 20
+DEADLINE_S = 100
 SLOW = "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7"
 
 

@@ -202,7 +202,7 @@ def ask(home: Path, *names: str, **environment: str) -> dict[str, int | str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run(
         [sys.executable, "-c", ASK, *names], env={**clean, "HF_HOME": str(home), **environment},
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=200, check=True,
     )  # fmt: skip
     answers: dict[str, int | str] = json.loads(done.stdout)
     return answers

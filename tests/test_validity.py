@@ -366,7 +366,7 @@ def test_a_hypervisor_that_gives_the_cores_to_others(simulator: str, tmp_path: P
     with hypervisor(tmp_path / "stat") as within:
         done = subprocess.run(
             [*within, LOADTEST, "run", "--quiet", "--out", tmp_path / "out", plan_that_minds_it(plan)],
-            env=place.environment, cwd=tmp_path, capture_output=True, text=True, timeout=100,
+            env=place.environment, cwd=tmp_path, capture_output=True, text=True, timeout=200,
         )  # fmt: skip
     assert done.returncode == 3, done.stderr
     figures = msgspec.json.decode((tmp_path / "out" / "summary.json").read_bytes())

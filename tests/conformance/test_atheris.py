@@ -60,7 +60,7 @@ def test_the_decoders_under_coverage_guided_fuzzing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.conformance.fuzz_decoders", str(directory), f"-max_total_time={SECONDS}",
          "-timeout=10", "-rss_limit_mb=1024", f"-max_len={LARGEST}", "-seed=1", f"-artifact_prefix={tmp_path}/"],
-        capture_output=True, text=True, timeout=100, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=200, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     [runs] = re.findall(r"Done (\d+) runs", done.stderr)
