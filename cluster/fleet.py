@@ -114,6 +114,11 @@ class RayFleet:
             for node, vantage, reading in zip(nodes, self._placement.vantage_of, readings, strict=True)
         ]
 
+    @property
+    def deserted(self) -> bool:
+        """Whether nobody is left to be ended."""
+        return not self._living() and not self._raised
+
     def fetch_frames(self) -> None:
         """Bring the frame files of other nodes here, of those that are still there."""
         if self._own:

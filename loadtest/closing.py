@@ -19,6 +19,7 @@ from loadtest.report.headline import (
     headline,
     limit,
     measured,
+    nothing_measured,
     reasons,
     warm_up_line,
 )
@@ -67,7 +68,7 @@ def _closing(summary: Summary, directory: Path, width: int, store: str | None) -
     verdict = headline(summary)
     yield Text("")
     yield Text.assemble(_sign(verdict.state), (verdict.sentence, "bold"))
-    if summary.interrupted:
+    if summary.interrupted and not nothing_measured(summary):
         yield Text("  What was measured until the interruption is kept and reported.", style="yellow")
     yield from _validity(summary)
     yield Text("")
@@ -86,7 +87,7 @@ def _sign(state: State) -> Text:
 
 
 def _validity(summary: Summary) -> Iterator[Text]:
-    if summary.validity.valid:
+    if summary.validity.valid and not nothing_measured(summary):
         own = summary.generator
         lag = own.schedule_lag_ms.p99
         parts = [f"clock: {own.clock}"] if own.clock else []
@@ -104,7 +105,11 @@ def _stages(summary: Summary, width: int) -> Iterator[Text]:
     stages = dict.fromkeys(stage for target in summary.targets.values() for stage in target.stages)
     for stage in stages:
         yield Text("")
-        yield from plan.head(Text(f"  {elided(stage, plan.name_width + 6)}", style="bold"))
+        title = Text(f"  {elided(stage, plan.name_width + 6)}", style="bold")
+        if not any(target.stages[stage].requests for target in summary.targets.values() if stage in target.stages):
+            yield title.append("  no request", "not bold dim")
+            continue
+        yield from plan.head(title)
         for index, (name, target) in enumerate(summary.targets.items()):
             if stage in target.stages:
                 yield from _target_lines(plan.name(index, name), target.stages[stage], plan, tokens)
@@ -151,8 +156,8 @@ def _latencies(own: StageFigures, failures: bool, tokens: bool) -> tuple[str, ..
 
 
 def _objectives(summary: Summary) -> Iterator[Text]:
-    """Those that were not met, the breached first; none of a run that cannot judge."""
-    if not summary.validity.valid:
+    """Those that were not met, the breached first; none of a run that cannot judge, or has nothing to judge."""
+    if not summary.validity.valid or nothing_measured(summary):
         return
     open_ones = sorted((slo for slo in summary.slos if slo.outcome != "met"), key=lambda slo: slo.outcome)
     if open_ones:
@@ -207,6 +212,8 @@ def _advice(summary: Summary) -> str:
         return "do what INVALID says above and run again"
     if summary.interrupted:
         return "let the next run go to its end"
+    if nothing_measured(summary):
+        return "raise the rate or make the stages longer, until something is due in them"
     state = headline(summary).state
     if state == "breached":
         return "open the report: its charts show when, its errors why"

@@ -258,7 +258,7 @@ class _Seen:
         for host in snapshot.hosts:
             if host.restarts > self._restarts.get(host.worker, 0):
                 self._restarts[host.worker] = host.restarts
-                why = host.problems[-1] if host.problems else f"worker {host.worker} was restarted"
+                why = host.deaths[-1]
                 yield Event(ts_ns=snapshot.now_ns, event="worker_restarted", text=why, worker=host.worker)
         failed = {host.worker for host in snapshot.hosts if host.state == "failed"}
         for worker in sorted(failed.union(snapshot.lost_hosts) - self._lost):

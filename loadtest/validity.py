@@ -200,7 +200,7 @@ _RULES = (
         limit=30,
         unit="requests",
         of_run=lambda a: max((refusal.requests for refusal in a.refusals), default=0),
-        says="a target refused all of {value:g} request(s), and the run was ended before its time",
+        says="a target refused all of its first {value:g} request(s), and the run was ended before its time",
         names=lambda a: [refusal.says for refusal in a.refusals],
         doc="More requests of a target than the limit, over at least 5 seconds, have ended by `http_4xx`, `redirect`, "
         "`connect`, `dns` or `tls`, and none in another way: a wrong key, path, port or name, which more load would only "

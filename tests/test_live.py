@@ -248,6 +248,15 @@ def alone(**of_stage: object) -> Summary:
     return made
 
 
+def test_the_end_of_a_run_of_no_request_tells_no_figures() -> None:
+    seen = ended(summary=alone(requests=0, ok=0, errors={}))
+    assert "· Nothing was measured: no request was sent in a measured stage." in seen
+    assert "VALID" not in seen
+    assert "  calm  no request\n" in seen
+    assert "TTFT" not in seen
+    assert "Next     raise the rate or make the stages longer" in seen
+
+
 def test_the_end_says_verdict_account_and_what_next() -> None:
     seen = ended()
     assert "✘ acme met all 6 objectives; globex breached 3 of 6 objectives and left 3 undecided." in seen

@@ -419,6 +419,18 @@ def test_a_target_without_a_success_says_so() -> None:
     assert "None of 4,800 requests to globex succeeded, so there is no latency to show: see the errors." in words
 
 
+def test_a_run_that_was_stopped_before_its_first_request_has_no_verdict() -> None:
+    made = report()
+    made.summary.interrupted = True
+    for target in made.summary.targets.values():
+        target.requests = target.ok = 0
+    assert headline(made.summary).state == "undecided"
+    page = Page(html.render(made))
+    assert "Interrupted before its end. Nothing was measured: no request was sent in a measured stage." in page.text
+    assert "Here is what was measured" not in page.text
+    assert "The load generator did not limit the run" not in page.text
+
+
 def test_a_run_of_nothing_renders() -> None:
     made = report()
     made.summary.targets, made.summary.slos, made.stages, made.errors, made.plan = {}, [], [], [], None

@@ -29,11 +29,20 @@ def _judged(summary: Summary) -> tuple[State, str]:
     silent = _nothing_succeeded(summary)
     if not summary.validity.valid:
         return "invalid", "INVALID: this run cannot judge its targets." + (f" {silent}." if silent else "")
+    if nothing_measured(summary):
+        return (
+            "undecided" if summary.slos else "none"
+        ), "Nothing was measured: no request was sent in a measured stage."
     if not summary.slos:
         return "none", f"{_counts(summary, silent)}; no objective was set."
     states = {name: state_of(rows) for name in summary.targets if (rows := objectives_of(summary, name))}
     sentences = [f"{silent}." if silent else "", _sentence(summary, states) if states else "", _never_seen(summary)]
     return state_of(summary.slos), " ".join(filter(None, sentences))
+
+
+def nothing_measured(summary: Summary) -> bool:
+    """As where a run was stopped before its first request. That nothing limited it would say nothing."""
+    return not any(target.requests for target in summary.targets.values())
 
 
 def failed_targets(summary: Summary) -> dict[str, int]:

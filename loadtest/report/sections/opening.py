@@ -1,6 +1,6 @@
 """The verdict as a sentence, where each target stands, and whether the run counts."""
 
-from loadtest.report.headline import headline, objectives_of, reasons, standing, state_of
+from loadtest.report.headline import headline, nothing_measured, objectives_of, reasons, standing, state_of
 from loadtest.report.marks import icon, named, outcome
 from loadtest.report.markup import Html, h
 from loadtest.report.model import Report, Summary
@@ -23,7 +23,7 @@ def opening(report: Report) -> Html:
         "header",
         h("p", f"{summary.plan} · {when(summary)} · run {summary.run}", class_="eyebrow"),
         h("h1", icon(verdict.state), verdict.sentence),
-        h("p", INTERRUPTED, class_="lead") if summary.interrupted else None,
+        h("p", INTERRUPTED, class_="lead") if summary.interrupted and not nothing_measured(summary) else None,
         _standings(summary),
         _validity(summary),
         class_="opening",
@@ -54,7 +54,9 @@ def _standings(summary: Summary) -> Html | None:
     return h("ul", items, class_="standing") if items else None
 
 
-def _validity(summary: Summary) -> Html:
+def _validity(summary: Summary) -> Html | None:
+    if summary.validity.valid and nothing_measured(summary):
+        return None
     if not summary.validity.valid:
         found = [
             h("li", h("strong", sentence(reason)), h("p", sentence(advice)) if advice else None)
