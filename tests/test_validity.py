@@ -377,7 +377,7 @@ def test_a_hypervisor_that_gives_the_cores_to_others(simulator: str, tmp_path: P
 
 def plan_that_minds_it(path: Path) -> Path:
     """Held to the default limit."""
-    path.write_text(path.read_text().replace("stolen: 1, ", ""))
+    path.write_text(path.read_text().replace("stolen: 1,", ""))
     return path
 
 
