@@ -6,7 +6,8 @@
     ├── RunFailed           the workers could not be started or placed
     ├── Interrupted         before anything was sent: status 130
     ├── NotKept             a calibration of a busy machine: status 3, as for any INVALID run
-    └── ResultsNotStored    the load was sent and its store failed: status 3 too
+    ├── ResultsNotStored    the load was sent and its store failed: status 3 too
+    └── NotWritten          the run is stored, and its files could not be written: status 4
 
 Whatever else is raised is a fault of ours: exit status 4.
 """
@@ -40,3 +41,7 @@ class NotKept(UserError):
 
 class ResultsNotStored(UserError):
     exit_status = 3
+
+
+class NotWritten(UserError):
+    exit_status = 4

@@ -6,6 +6,7 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ from loadtest import plan as plans
 from loadtest.account import account
 from loadtest.control import Control
 from loadtest.detach import good_id
-from loadtest.errors import ResultsNotStored, RunFailed
+from loadtest.errors import NotWritten, ResultsNotStored, RunFailed
 from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
 from loadtest.losses import settle
@@ -30,7 +31,7 @@ from loadtest.progress import DevicesNow
 from loadtest.provenance import provenance
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
-from loadtest.report.summary import exit_status, summary
+from loadtest.report.summary import NoSuchRun, exit_status, summary
 from loadtest.run import Check, Driver, Fleet, Interrupts, LocalFleet, Place, Say, Snapshot, with_nonce
 from loadtest.spans import RESOURCE, SCOPE, id_of
 from loadtest.stopping import Stopping
@@ -94,15 +95,20 @@ def carry_out(
         ):
             snapshot, stops = drive(database, directory, interrupts, control.beside(live.view(quiet)), recorder)
             try:
-                figures = _report(database, snapshot, stops, keys, text_of, directory)
-            except StoreError as e:
+                figures = _report(database, snapshot, stops, keys, text_of)
+            except (StoreError, NoSuchRun) as e:
                 frames = directory / "*.frames"
                 raise ResultsNotStored(
                     f"the run is over, but its store failed: {e}; its results are in {frames}"
                 ) from e
+            unwritten = _write(database, directory, figures)
             recorder.say_verdicts(figures)
-            control.end(exit_status(figures, snapshot.interrupted))
+            control.end(exit_status(figures, snapshot.interrupted, internal_error=bool(unwritten)))
     closing.final(figures, directory, store)
+    if unwritten:
+        raise NotWritten(
+            f"{unwritten}; the run is in the store: {closing.called_as()} report {run_id} --out DIR writes its report"
+        )
     return exit_status(figures, snapshot.interrupted)
 
 
@@ -131,9 +137,8 @@ def _report(
     stops: list[Stop],
     keys: Mapping[str, str],
     text_of: Callable[[Plan], str],
-    directory: Path,
 ) -> dict[str, Any]:
-    """Record the run in the store, and write what is read back from there. Returns summary.json's content."""
+    """Record the run in the store, and read it back from there. Returns summary.json's content."""
     settle(store, snapshot)
     rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
     booked = account(snapshot, rows[0]["n"])
@@ -141,11 +146,35 @@ def _report(
     booked.provenance = provenance(snapshot.plan, [place.node for place in snapshot.places], keys)
     text = text_of(rounds.original(snapshot.plan))
     record(store, snapshot, booked, text)
-    (directory / "plan.yaml").write_text(text)
-    figures = summary(store, snapshot.run)
-    (directory / "summary.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (directory / "report.html").write_text(html.render(html.load(store, snapshot.run)))
-    return figures
+    return summary(store, snapshot.run)
+
+
+def _write(store: Store, directory: Path, figures: dict[str, Any]) -> str:
+    """The run's files; empty, or why one is not there. None is left half written."""
+    [run] = store.query("SELECT plan FROM runs WHERE run = {run:String} LIMIT 1", {"run": figures["run"]})
+    files: dict[str, Callable[[], str]] = {
+        "plan.yaml": lambda: run["plan"],
+        "summary.json": lambda: json.dumps(figures, indent=1) + "\n",
+        "report.html": lambda: html.render(html.load(store, figures["run"])),
+    }
+    for name, text in files.items():
+        if problem := write_whole(directory / name, text()):
+            return problem
+    return ""
+
+
+def write_whole(path: Path, text: str) -> str:
+    """Empty, or why it could not be written."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text)
+        part.replace(path)
+    except OSError as e:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        return f"{path} cannot be written: {e.strerror}"
+    return ""
 
 
 def _drive(
@@ -198,9 +227,9 @@ def report(run: str, format: str, out: Path | None, check: bool, store: str | No
         print(text, end="")
     else:
         directory = out or Path("runs") / run_id
-        directory.mkdir(parents=True, exist_ok=True)
         path = directory / {"html": "report.html", "json": "summary.json", "csv": "figures.csv"}[format]
-        path.write_text(text)
+        if problem := write_whole(path, text):
+            raise RunFailed(f"{problem}; give another --out")
         print(path)
     return exit_status(figures, interrupted) if check else 0
 
@@ -220,9 +249,9 @@ def report_as(run: str, tool: str, format: str, out: Path | None, store: str | N
     if out is None:
         print(text, end="")
         return
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"as-{tool}.{'txt' if format == 'html' else format}"
-    path.write_text(text)
+    if problem := write_whole(path, text):
+        raise RunFailed(f"{problem}; give another --out")
     print(path)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,6 +218,23 @@ def test_directory_of_another_run_is_refused(met: tuple[Place, Said]) -> None:
     status, _, err = place.run("run", plan, "--out", "file/out")
     assert status == 2
     assert "nothing can be written" in err
+
+
+def test_files_that_cannot_be_written_are_told_and_none_is_half_there(place: Place, provider: str) -> None:
+    out = place.directory / "out"
+    (out / "summary.json").mkdir(parents=True)  # as good as a full disk, and root is stopped by it too
+    status, shown, err = place.run("run", place.plan(provider, duration_s=1), "--out", "out", "--quiet")
+    assert status == 4
+    assert "a met its objective." in shown, "the verdict is not lost with it"
+    told = (
+        r"summary\.json cannot be written: Is a directory; the run is in the store: .*loadtest report (\S+) --out DIR"
+    )
+    found = re.search(told, err)
+    assert found, err
+    assert "internal error" not in err
+    assert not list(out.glob(".*")), "nothing half written is left"
+    assert place.run("report", found[1], "--out", "elsewhere")[0] == 0
+    assert place.run("report", found[1], "--format", "json", "--out", "out")[:2] == (2, "")
 
 
 def test_missing_key_is_status_2(place: Place, provider: str) -> None:

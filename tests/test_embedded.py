@@ -16,6 +16,7 @@ import pytest
 from loadtest.store import (
     BadSpec,
     DirectoryUnusable,
+    StatementRefused,
     Store,
     StoreNotStarted,
     StoreOwned,
@@ -225,3 +226,30 @@ def test_a_port_of_ones_own_choice(path: Path) -> None:
             directory.make_way(path, port + 1, patience_s=0.1)
     with pytest.raises(BadSpec, match="a port of its own"):
         open_store("clickhouse://127.0.0.1:1/x", port=port)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=72m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system of its own cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_an_insert_without_room_is_refused_and_what_is_stored_can_be_read(small_disk: Path) -> None:
+    """The engine itself would say that it was written."""
+    with open_store(str(small_disk / "store")) as store:
+        store.migrate()
+        store.insert("otel_traces", SPAN, token="first")
+        filler = small_disk / "filler"
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 8 << 20)
+        with pytest.raises(StatementRefused, match=r"Not enough space: the disk of the store has [0-9]+ MiB left"):
+            store.insert("otel_traces", SPAN, token="second")
+        assert store.query("SELECT count() AS n FROM requests") == [{"n": 1}]
+        filler.unlink()
+        store.insert("otel_traces", SPAN, token="second")
+        assert store.query("SELECT count() AS n FROM otel_traces") == [{"n": 2}]

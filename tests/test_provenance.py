@@ -57,7 +57,7 @@ def test_limits_are_those_of_this_run() -> None:
     summary.provenance = replace(summary.provenance, announced=dict.fromkeys(made.summary.targets))
     summary.validity = replace(summary.validity, valid=False)
     told = " ".join(limits(replace(made, summary=summary)))
-    assert "Nothing about the targets: the run is INVALID." in told
+    assert "Whether any target is good or bad: the run is INVALID" in told
     assert "The plan does not say that the test was announced to acme" in told
     assert "The run was interrupted" in told
     assert "No limit was set beforehand" in told

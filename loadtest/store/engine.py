@@ -24,6 +24,9 @@ _ONE_ROW = b"\x01\x01\x01x\x05UInt8\x01"  # Native: one column, one row, x UInt8
 OPTIONS = "memory_worker_period_ms=1000"  # by default the engine wakes every 50 ms, for nothing
 _CODE = re.compile(r"Code: (\d+)\. DB::Exception: ")
 
+LEAST_FREE_BYTES = 64 << 20
+"""The engine says of an insert that found no room that it was written (chDB 4.4), of a view's too. So none is tried where
+there might be none."""
 _IN_OUR_SCOPE = re.compile(r": In scope SELECT formatQuery\(.*\)(?=\. \()", re.DOTALL)
 
 
@@ -58,6 +61,7 @@ class Engine:
     """The engine over one directory; it stays open while this object is."""
 
     def __init__(self, path: Path, database: str) -> None:
+        self._directory = path
         self._path = f"{os.path.relpath(path)}?{OPTIONS}"
         _chdb.set_signal_handlers_enabled(0)  # ours end the server in good order; chDB's would not
         self._root = _connect(self._path)
@@ -73,6 +77,16 @@ class Engine:
             connection.close()
             raise
         return connection
+
+    def check_room(self) -> None:
+        """Raise Failure, as a server would, where an insert might find no room."""
+        disk = os.statvfs(self._directory)
+        if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
+            free, least = disk.f_bavail * disk.f_frsize >> 20, LEAST_FREE_BYTES >> 20
+            text = (
+                f"Not enough space: the disk of the store has {free} MiB left, and nothing is written below {least} MiB"
+            )
+            raise failure(243, "NOT_ENOUGH_SPACE", text)
 
     def kill(self, tag: str) -> None:
         """Ask the statement whose text ends with `tag` to stop; if it does not run, nothing happens."""

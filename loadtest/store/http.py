@@ -170,6 +170,7 @@ class Interface:
             while piece := from_thread.run(anext, body, b""):
                 yield piece
 
+        self._engine.check_room()
         with self._connected(call) as connection:
             rows = connection.insert(insert.head.statement, insert.head.format, chunks())
         return Response(headers=self._headers(call) | _summary(written_rows=rows))

@@ -98,7 +98,7 @@ def limits(report: Report) -> Iterator[str]:
     """Of this run, in sentences."""
     summary = report.summary
     if not summary.validity.valid:
-        yield "Nothing about the targets: the run is INVALID."
+        yield "Whether any target is good or bad: the run is INVALID, and its figures are kept for diagnosis."
     yield (f"It is one run, {when(summary)}: other hours, days, regions and loads may give other figures.")
     yield (
         "A latency contains the network between the machines named here and the endpoint: it is what they saw, and not what "
