@@ -33,8 +33,8 @@ slos:
   - {{metric: ttft_ms, stat: p50, limit: {limit}}}
 fleet: {{workers: 2}}
 # these tests share their machine with others
-validity: {{schedule_lag: 100000, uncertainty: 100000, start_spread: 100000, shortfall: 1, worker_cpu: 1, stolen: 1,
-  throttled: 1}}
+validity: {{stolen: 1, throttled: 1, worker_cpu: 1, shortfall: 1, schedule_lag: 100000, uncertainty: 100000,
+  start_spread: 100000}}
 """
 
 
