@@ -51,9 +51,14 @@ def connect(fleet: Fleet, workers: int) -> None:
     try:
         with _own_sigterm():
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
-    except (RayError, ConnectionError, ValueError, RuntimeError) as e:
+    except Exception as e:  # Ray raises a bare one where its own node takes longer than it waits, 30 s
+        if address is None:
+            raise RunFailed(
+                f"no Ray could be started here: {e}; has this machine a free core and 1 GB of memory? Its logs are in "
+                "/tmp/ray/session_latest/logs; nothing was sent"
+            ) from e
         raise RunFailed(
-            f"no Ray at {address or 'a local Ray'}: {e}; start one (ray start --head), or correct {_named_in(fleet)}; "
+            f"no Ray at {address}: {e}; start one (ray start --head), or correct {_named_in(fleet)}; "
             "where it asks for a token, is it the one here (RAY_AUTH_MODE, ~/.ray/auth_token, token_file of a region)?"
         ) from e
 

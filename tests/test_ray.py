@@ -10,12 +10,15 @@ from pathlib import Path
 import made_tokenizers as made
 import pytest
 
+from loadtest.errors import RunFailed
+from loadtest.types import Fleet
 from tests.processes import command, is_open, pids, wait_until
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
 RAY = str(Path(sys.executable).with_name("ray"))
 KEY = "sk-ray-5Hn3cXp8RvWq1JtUzGf6"
 
+TOO_SLOW = "The current node timed out during startup"
 PLAN = """
 name: ray
 seed: 5
@@ -52,6 +55,8 @@ def run(plan: Path, *options: str, **environment: str) -> tuple[dict[str, object
         env={**clean, "TEST_KEY": KEY, "STARTED_FOR": str(plan), **environment},
         capture_output=True, text=True, timeout=200, cwd=plan.parent,
     )  # fmt: skip
+    if TOO_SLOW in done.stderr:
+        pytest.skip(f"Ray itself waits 30 s for its own start, and here it took longer: {done.stderr}")
     summary = out / "summary.json"
     return json.loads(summary.read_text()) if summary.exists() else {}, done
 
@@ -77,6 +82,23 @@ def cluster() -> Iterator[str]:
         finally:
             head.terminate()  # `ray stop` would end every Ray of this machine
             head.wait(120)
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own: it is in this process here
+def test_a_ray_that_does_not_start_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from cluster.connect import connect
+
+    def init(**_: object) -> None:
+        raise Exception(f"{TOO_SLOW}. This could happen")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_gcs_rpc_server_reconnect_timeout_s"):
+        monkeypatch.setenv(name, "0")  # as they are afterwards is none of the other tests' business
+    with pytest.raises(RunFailed, match=f"no Ray could be started here: {TOO_SLOW}.*nothing was sent"):
+        connect(Fleet(), 2)
 
 
 @pytest.mark.timeout(600)
