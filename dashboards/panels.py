@@ -6,6 +6,7 @@ figure here is the report's figure.
 
 from dashboards import queries as q
 from dashboards.types import Dashboard, Link, Panel, Threshold, Variable
+from loadtest.validity import RULES
 
 NOT_PROVIDED = "Not provided by what was watched in this time range."
 THE_TRACE = Link("This request", "request", {"trace": "trace"})
@@ -106,7 +107,6 @@ PANELS = (
         unit="share",
         empty="No request of this time range says anything of an endpoint: there were none, or all ended by the plan's or the "
         "generator's own fault (see the errors by word).",
-        thresholds=(Threshold(0, "ok"), Threshold(0.01, "warn"), Threshold(0.05, "bad")),
         width=8,
         height=6,
     ),
@@ -238,7 +238,6 @@ PANELS = (
         metrics=("error_rate",),
         sql=q.figure("error_rate", "error_rate"),
         unit="share",
-        thresholds=(Threshold(0, "ok"), Threshold(0.01, "warn"), Threshold(0.05, "bad")),
         links=(BEHIND,),
     ),
     Panel(
@@ -275,7 +274,7 @@ PANELS = (
         sql=q.generator_lag(),
         unit="ms",
         log=True,
-        thresholds=(Threshold(0, "ok"), Threshold(10, "warn"), Threshold(50, "bad")),
+        thresholds=(Threshold(0, "ok"), Threshold(RULES["schedule_lag"].limit, "bad")),
         width=6,
     ),
     Panel(
@@ -287,7 +286,7 @@ PANELS = (
         view="time series",
         sql=q.worker_cpu(),
         unit="share",
-        thresholds=(Threshold(0, "ok"), Threshold(0.7, "warn"), Threshold(0.9, "bad")),
+        thresholds=(Threshold(0, "ok"), Threshold(RULES["worker_cpu"].limit, "bad")),
         width=6,
     ),
     Panel(

@@ -165,7 +165,7 @@ def generator_lag() -> str:
 
 def worker_cpu() -> str:
     by = samples.labels(("loadtest.worker",))
-    of = samples.rate("loadtest.worker.cpu_s", OF_RUN, STEP, by=by, window=WINDOW)
+    of = samples.rate("loadtest.worker.cpu_s", OF_RUN, STEP, by=by, window=WINDOW, per="sample")
     return _over_time(of, "worker, value AS cores")
 
 
@@ -254,7 +254,7 @@ def engine(name: str, label: str) -> str:
 def throttling() -> str:
     """A source counts for how long a clock was held down, or says whether it is now: the larger of what is known."""
     by = (GPU, "Attributes['reason'] AS reason")
-    counted = samples.rate("gpu.throttle.time", WATCHED, STEP, by=by, window=WINDOW)
+    counted = samples.rate("gpu.throttle.time", WATCHED, STEP, by=by, window=WINDOW, per="sample")
     seen = samples.gauge("gpu.throttle.active", WATCHED, STEP, by=by, window=WINDOW, within_bucket="avg")
     both = f"SELECT * FROM ({counted}) UNION ALL SELECT * FROM ({seen})"
     of = f"SELECT t_ns, gpu, reason, max(value) AS value FROM ({both}) GROUP BY t_ns, gpu, reason"

@@ -45,6 +45,15 @@ COUNTS = f"""
     FROM requests WHERE run IN {{runs:Array(String)}} AND NOT warmup GROUP BY run"""
 
 
+class Objective(Struct, frozen=True):
+    """An SLO, as far as a chart draws it."""
+
+    metric: str
+    limit: float
+    stat: str | None = None
+    target: str | None = None
+
+
 class Listed(Struct, kw_only=True):
     """One run, as the list shows it."""
 
@@ -57,6 +66,7 @@ class Listed(Struct, kw_only=True):
     going_on: bool
     result: str  # met, breached, undecided, INVALID, done, interrupted, failed; empty: not known
     told: str  # what else there is to say of its end
+    objectives: list[Objective] = []  # of its plan
 
     @property
     def ended(self) -> str:
@@ -86,6 +96,7 @@ class _Plan(Struct):
     """What is read of a plan, whatever version wrote it."""
 
     targets: list[_Named] = []
+    slos: list[Objective] = []
 
 
 def listed(store: Store, before_ns: int = FOREVER_NS, most: int = A_PAGE, only: str = "") -> list[Listed]:
@@ -124,7 +135,8 @@ def _listed(row: dict[str, Any]) -> Listed:
         ended_ns=row["ended_ns"],
         plan_name=row["plan_name"],
         kind=row["kind"] or "load",
-        targets=list(_targets(row["plan"])),
+        targets=[target.name for target in _plan(row["plan"]).targets],
+        objectives=_plan(row["plan"]).slos,
         going_on=going_on,
         result=result,
         told=told,
@@ -132,8 +144,8 @@ def _listed(row: dict[str, Any]) -> Listed:
 
 
 @lru_cache(maxsize=512)
-def _targets(plan: str) -> tuple[str, ...]:
+def _plan(text: str) -> _Plan:
     try:
-        return tuple(target.name for target in msgspec.yaml.decode(plan or "{}", type=_Plan).targets)
+        return msgspec.yaml.decode(text or "{}", type=_Plan)
     except msgspec.MsgspecError:
-        return ()
+        return _Plan()

@@ -49,23 +49,40 @@ def gauge(
     return f"SELECT {', '.join(keys)}, {over_series}(of_series) AS value FROM ({each}) GROUP BY {', '.join(keys)} ORDER BY t_ns"
 
 
-def rate(name: str, where: str, step_ns: int | str, *, by: Sequence[str], window: Window) -> str:
+def rate(
+    name: str,
+    where: str,
+    step_ns: int | str,
+    *,
+    by: Sequence[str],
+    window: Window,
+    per: Literal["bucket", "sample"] = "bucket",
+) -> str:
     """A count that only grows, as its growth a second: `t_ns`, `by`, `value`.
 
     Growth is between two samples of a series and is booked at the later one; before a series' first sample there is its
-    start, if that lies in the window. A count that fell was begun anew, and grew by what it is.
+    start, if that lies in the window. A count that fell was begun anew, and grew by what it is. Per bucket, all growth of
+    a bucket counts, over the bucket; per sample, over the time between the samples: of a count of seconds that is a share
+    of time, which no bucket can have more than all of, however seldom it is sampled.
     """
     keys = ["t_ns", *(key.rpartition(" AS ")[2] for key in by)]
     series = "PARTITION BY Attributes ORDER BY TimeUnix ROWS BETWEEN 1 PRECEDING AND CURRENT ROW"
-    before = f"if(first, if(toUnixTimestamp64Nano(StartTimeUnix) >= {window.from_ns}, 0, Value), last)"
+    begun = f"toUnixTimestamp64Nano(StartTimeUnix) >= {window.from_ns}"
+    before = f"if(first, if({begun}, 0, Value), last)"
+    since_ns = (
+        f"toUnixTimestamp64Nano(if(first, if({begun}, StartTimeUnix, TimeUnix), first_value(TimeUnix) OVER ({series})))"
+    )
     each = (
         f"SELECT TimeUnix, StartTimeUnix, {', '.join(by)}, Value, count() OVER ({series}) = 1 AS first, "
-        f"first_value(Value) OVER ({series}) AS last, if({before} > Value, Value, Value - {before}) AS grown "
+        f"first_value(Value) OVER ({series}) AS last, if({before} > Value, Value, Value - {before}) AS grown, "
+        f"({AT_NS} - {since_ns}) / 1e9 AS within_s "
         f"FROM otel_metrics_sum PREWHERE MetricName = '{name}' AND {within(window)} WHERE {where}"
     )
+    over_s = f"({step_ns} / 1e9)" if per == "bucket" else "sum(within_s)"
+    known = "" if per == "bucket" else " HAVING sum(within_s) > 0"
     return (
-        f"SELECT {bucket(AT_NS, step_ns)}, {', '.join(keys[1:])}, sum(grown) / ({step_ns} / 1e9) AS value "
-        f"FROM ({each}) GROUP BY {', '.join(keys)} ORDER BY t_ns"
+        f"SELECT {bucket(AT_NS, step_ns)}, {', '.join(keys[1:])}, sum(grown) / {over_s} AS value "
+        f"FROM ({each}) GROUP BY {', '.join(keys)}{known} ORDER BY t_ns"
     )
 
 

@@ -85,6 +85,20 @@ def test_a_panel_shows_what_was_measured(page: httpx.Client) -> None:
     assert {line["color"] for line in steady.values()} == {"t0"}  # the first target of the plan
 
 
+def test_limits_are_the_plans_objectives_and_where_it_has_none_there_is_none(page: httpx.Client) -> None:
+    shapes = {e["panel"]: e.get("shape", {}) for n, e in stream(page, f"/events/live?run={RUN}") if n == "panel"}
+
+    def limits(panel: str) -> list[str]:
+        return [each["label"] for each in shapes[panel].get("limits", [])]
+
+    assert limits("ttft") == ["objective p50 500 ms"]
+    assert limits("error-rate") == ["objective 5.00%"]
+    assert limits("e2e") == []
+    judged = {each["name"]: (each["figure"], each["severity"]) for each in shapes["failed"]["figures"]}
+    assert judged["steady acme"] == ("0", "ok")
+    assert judged["steady globex"] == ("25.0", "bad")
+
+
 def test_without_a_run_the_newest_one_is_shown(page: httpx.Client) -> None:
     answer = page.get("/live?target=acme")
     assert answer.status_code == 303

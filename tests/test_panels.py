@@ -224,3 +224,25 @@ def test_percentiles_stop_at_the_oldest_request_in_flight(store: Store) -> None:
     ended = {"ts": [now_ns], "run": ["in-flight"], "event": ["run_ended"], "kind": ["load"]}
     store.insert("events", ended)
     assert shown() == {"quick": 10, "hangs": 10}
+
+
+def test_a_share_of_time_is_never_more_than_all_of_it(store: Store) -> None:
+    """A GPU whose clock was held down for 9 s of each 10, by a source that is looked at every ten seconds."""
+    began_ns = START_NS
+    about = {
+        "loadtest.run": "throttled",
+        "loadtest.target": "t",
+        "hw.type": "gpu",
+        "hw.id": "GPU-1",
+        "reason": "thermal",
+    }
+    points = [
+        Point("gpu.throttle.time", "s", 9.0 * number, began_ns + 10 * number * SECOND_NS, about, start_ns=0)
+        for number in range(6)
+    ]
+    telemetry.insert(store, points, RESOURCE, "throttled")
+    asked = Selection(
+        from_ns=began_ns, to_ns=began_ns + 60 * SECOND_NS, step_ns=2 * SECOND_NS, run=("throttled",), others={}
+    )
+    shares = [row["throttled"] for row in store.query(BY_NAME["gpu.throttling"].sql, asked.params())]
+    assert shares == [pytest.approx(0.9)] * 5

@@ -15,6 +15,8 @@ from msgspec import Struct
 from dashboards.page.links import Target, following
 from dashboards.page.units import Shown, shown
 from dashboards.types import Panel, Selection, Severity
+from loadtest.history import Objective
+from loadtest.metrics import METRICS
 from loadtest.report.figures import Axis, Heat, Limit, Line, Mark, Spec, XAxis, short, spans_decades
 from loadtest.report.marks import COLORS
 from loadtest.report.words import NOT_KNOWN, count, listing, plural, told_apart
@@ -26,6 +28,7 @@ HOURS = [(float(hour), f"{hour:02d}:00") for hour in range(0, 25, 6)]
 MOST_NAMED = 4
 MOST_NAMED_POINTS = 8
 MOST_LINES = 40
+MOST_OBJECTIVES = 3
 MOST_NAMED_LINES = 24
 NAME_LENGTH = 16
 LABEL_LENGTH = 26
@@ -110,11 +113,13 @@ class Drawing(Struct, omit_defaults=True):
 
 
 class Painter(Struct, frozen=True):
-    """What drawings of one page have in common: the time range, who has which colour, what happened when."""
+    """What drawings of one page have in common: the time range, who has which colour, what happened when, and what the plans
+    of the runs have set as objectives."""
 
     selection: Selection
     order: Sequence[str]  # of targets: each keeps its colour wherever it appears
     marks: Sequence[Mark] = ()
+    objectives: Sequence[Objective] = ()
 
     def draw(self, panel: Panel, rows: Sequence[Row]) -> Drawing:
         if not rows:
@@ -180,7 +185,7 @@ def time_series(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
         y=_axis(panel, unit, [line.values for line in lines]),
         series=lines,
         marks=[mark for mark in painter.marks if grid[0] <= mark.x <= grid[-1]],
-        limits=_limits(panel, unit),
+        limits=_limits(painter, panel, unit),
         group="time",
     )
     return Drawing(panel.name, "ok", _newest(lines, unit, len(found) - len(kept)), spec, links)
@@ -295,13 +300,20 @@ def _axis(panel: Panel, unit: Shown, values: Sequence[Sequence[float | None]]) -
     return Axis(label=unit.axis or _word(panel.title), unit=unit.suffix, log=log)
 
 
-def _limits(panel: Panel, unit: Shown) -> list[Limit]:
+def _limits(painter: Painter, panel: Panel, unit: Shown) -> list[Limit]:
+    """The plan's objectives on what is drawn; of what no plan judges, the panel's own."""
     words = {"warn": "look at it", "bad": "limit", "ok": ""}
-    return [
+    own = [
         Limit(unit.scaled(each.at) or 0, f"{words[each.severity]} {unit.text(each.at)}")
         for each in panel.thresholds
         if each.severity != "ok"
     ]
+    set_by_plan = {
+        " ".join(filter(None, ("objective", each.target, each.stat, unit.text(each.limit)))): each.limit
+        for each in painter.objectives
+        if each.metric in panel.metrics
+    }
+    return own + [Limit(unit.scaled(at) or 0, said) for said, at in list(set_by_plan.items())[:MOST_OBJECTIVES]]
 
 
 def _newest(lines: Sequence[Line], unit: Shown, left_out: int) -> str:
@@ -382,7 +394,7 @@ def scatter(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
         x=XAxis(label=across.axis, unit=across.suffix, values=[x or 0 for x, _, _ in points], zero=True, **of_day),
         y=_axis(panel, up, [line.values for line in lines]),
         series=lines,
-        limits=_limits(panel, up),
+        limits=_limits(painter, panel, up),
     )
     return Drawing(panel.name, "ok", f"{plural(len(points), 'point')}.", spec)
 
@@ -413,7 +425,7 @@ def figures(painter: Painter, panel: Panel, rows: Sequence[Row]) -> Drawing:
                     unit=unit.suffix,
                     value=short(number_of(row[name])),
                     color=painter.color(about, 0) if labels else "",
-                    severity=severity(panel, row[name]),
+                    severity=severity(panel, row[name]) or _judged(painter, name, row),
                     href=_first_link(painter, panel, row),
                 )
             )
@@ -519,6 +531,20 @@ def severity(panel: Panel, value: Any) -> Severity | None:
     known = number_of(value)
     reached = [each for each in panel.thresholds if known is not None and known >= each.at]
     return max(reached, key=lambda each: each.at).severity if reached else None
+
+
+def _judged(painter: Painter, metric: str, row: Row) -> Severity | None:
+    """By the plan's objectives on that share or rate."""
+    known = number_of(row[metric])
+    mine = [
+        each
+        for each in painter.objectives
+        if each.metric == metric and not each.stat and each.target in (None, row.get("target"))
+    ]
+    if known is None or not mine:
+        return None
+    lower = METRICS[metric].better == "lower"
+    return "bad" if any(known > each.limit if lower else known < each.limit for each in mine) else "ok"
 
 
 DRAWN: Mapping[str, Callable[[Painter, Panel, Sequence[Row]], Drawing]] = {

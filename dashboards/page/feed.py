@@ -38,7 +38,7 @@ async def events(reader: Reader, kept: Kept, asked: Asked, in_sight: list[str]) 
             await reader.rest(EVERY_S)
             continue
         yield event("status", status.told(view))
-        painter = Painter(view.selection, view.order, view.marks)
+        painter = Painter(view.selection, view.order, view.marks, view.objectives)
         panels = sorted(asked.panels, key=lambda panel: panel.name not in in_sight)
         async for panel, drawing in _drawn(reader, kept, view, painter, panels):
             yield _panel(panel, drawing, sent)

@@ -65,6 +65,9 @@ def _run(view: View, run: Listed) -> Html:
         _standing(view, slos),
         _invalid(next((e.text for e in of_run if e.event == "run_ended"), "")),
         _objectives(view, slos),
+        None
+        if run.objectives
+        else h("p", "Its plan sets no objective: the charts have no limit of its own.", class_="small"),
     )
 
 

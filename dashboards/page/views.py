@@ -84,6 +84,11 @@ class View(Struct):
     order: list[str]  # of targets, as the plan has them
 
     @property
+    def objectives(self) -> list[history.Objective]:
+        """Of the plans of all the runs that are shown."""
+        return list(dict.fromkeys(objective for run in self.runs for objective in run.objectives))
+
+    @property
     def marks(self) -> list[Mark]:
         return [Mark(each.at_ns / 1e9, words) for each in self.happened if (words := _mark_of(each))]
 
