@@ -3,7 +3,7 @@
 # make chart  lint, render and validate the Helm chart (builds helm and kubeconform with Go)
 # make containers   execute the containers' commands and configuration without an engine (Go; root for namespaces)
 # make dashboards-go   check that the store answers the Go client of Grafana's ClickHouse plugin (needs go)
-# make pictures   play a short incident and take the pictures of docs/dashboards.md (needs chromium)
+# make pictures   play an incident of ten minutes and take the pictures of docs/dashboards.md (needs chromium)
 # make lock   resolve the lock files anew
 # make test-cluster   test Ray clusters of several nodes, and networks between them (as root)
 # make test-external   test against servers that nobody here wrote

@@ -252,12 +252,13 @@ def engine(name: str, label: str) -> str:
 
 
 def throttling() -> str:
-    """A source counts for how long a clock was held down, or says whether it is now: the larger of what is known."""
+    """A source counts for how long a clock was held down, or says whether it is now: the larger of what is known. A count that
+    was read a little later than its sample's time says has grown by more than the time between them: all of it is the most."""
     by = (GPU, "Attributes['reason'] AS reason")
     counted = samples.rate("gpu.throttle.time", WATCHED, STEP, by=by, window=WINDOW, per="sample")
     seen = samples.gauge("gpu.throttle.active", WATCHED, STEP, by=by, window=WINDOW, within_bucket="avg")
     both = f"SELECT * FROM ({counted}) UNION ALL SELECT * FROM ({seen})"
-    of = f"SELECT t_ns, gpu, reason, max(value) AS value FROM ({both}) GROUP BY t_ns, gpu, reason"
+    of = f"SELECT t_ns, gpu, reason, least(max(value), 1) AS value FROM ({both}) GROUP BY t_ns, gpu, reason"
     return _over_time(of, "gpu, reason, value AS throttled")
 
 

@@ -1,6 +1,7 @@
 """`make pictures`: plays the incident of examples/incident.py, and takes the pictures of docs/dashboards.md of it.
 
 With --store of an incident that was played already, that one is shown. Each picture is of one dashboard, in light and dark.
+Told is also when which alert rule would have fired and cleared.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from dashboards.page.links import stamp
 from dashboards.page.serve import serving
 from loadtest.store import Store, open_store
+from tests import alert_replay
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -26,12 +28,13 @@ HEIGHTS = {"live": 920, "live-latency": 900, "providers": 1240, "gpu": 900, "req
 BEGINS = {"live-latency": "ttft", "gpu": "utilization"}
 """Pictures that begin at a panel, and not at the top of the page."""
 WITHIN_MS = 120_000
+CLEARED_NS = 6 * 60 * 1_000_000_000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", help="of an incident that was played already")
-    parser.add_argument("--minutes", type=float, default=2, help="how long the incident is that is played otherwise")
+    parser.add_argument("--minutes", type=float, default=10, help="how long the incident is that is played otherwise")
     parser.add_argument("--out", type=Path, default=PICTURES)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -40,6 +43,11 @@ def main() -> None:
         with open_store(store) as opened:
             opened.migrate()
             take(opened, options.out)
+            [run] = opened.query("SELECT started_ns, ended_ns FROM runs WHERE plan_name = 'incident'")
+            print(
+                *alert_replay.told(opened, run["started_ns"], run["ended_ns"] - run["started_ns"] + CLEARED_NS),
+                sep="\n",
+            )
 
 
 def played(scratch: Path, minutes: float) -> str:
