@@ -130,29 +130,25 @@ def _behind() -> str:
     return f"SELECT run, min(read - stored) / {rate} AS value FROM ({counts}) GROUP BY run HAVING count() >= 10"
 
 
+def _burning(
+    name: str, title: str, long_s: int, short_s: int, above: float, severity: Literal["page", "ticket"], share: str
+) -> Alert:
+    return Alert(
+        name=name,
+        title=title,
+        sql=_burn(long_s, short_s),
+        above=above,
+        for_s=0,
+        severity=severity,
+        summary="{{ $labels.target }} uses up its error budget {{ $values.A.Value }} times too fast: at this rate "
+        f"{share}. Counted in probes.",
+        panel=("providers", "budget"),
+    )
+
+
 ALERTS = (
-    Alert(
-        name="burn-fast",
-        title="Error budget burns fast",
-        sql=_burn(3600, 300),
-        above=14.4,
-        for_s=0,
-        severity="page",
-        summary="{{ $labels.target }} uses up its error budget {{ $values.A.Value }} times too fast: at this rate two "
-        "percent of a month's in an hour. Counted in probes.",
-        panel=("providers", "budget"),
-    ),
-    Alert(
-        name="burn-slow",
-        title="Error budget burns",
-        sql=_burn(6 * 3600, 1800),
-        above=6,
-        for_s=0,
-        severity="ticket",
-        summary="{{ $labels.target }} uses up its error budget {{ $values.A.Value }} times too fast: at this rate five "
-        "percent of a month's in six hours. Counted in probes.",
-        panel=("providers", "budget"),
-    ),
+    _burning("burn-fast", "Error budget burns fast", 3600, 300, 14.4, "page", "two percent of a month's in an hour"),
+    _burning("burn-slow", "Error budget burns", 21_600, 1800, 6, "ticket", "five percent of a month's in six hours"),
     Alert(
         name="endpoint-down",
         title="Endpoint down",

@@ -5,10 +5,11 @@ figure here is the report's figure.
 """
 
 from dashboards import queries as q
-from dashboards.types import Dashboard, Link, Panel, Threshold, Variable
+from dashboards.types import Dashboard, DashboardName, Link, Panel, Threshold, Unit, Variable
 from loadtest.validity import RULES
 
 NOT_PROVIDED = "Not provided by what was watched in this time range."
+CHOOSE = "Choose a request above."
 THE_TRACE = Link("This request", "request", {"trace": "trace"})
 BEHIND = Link("The requests behind it", "request", {"target": "target", "stage": "stage"}, around_s=60)
 
@@ -83,6 +84,82 @@ DASHBOARDS = (
     ),
 )
 
+
+def _latency(dashboard: DashboardName, name: str, title: str, question: str, metric: str) -> Panel:
+    return Panel(
+        dashboard=dashboard,
+        name=name,
+        title=title,
+        question=question,
+        view="time series",
+        metrics=(metric,),
+        sql=q.percentiles(metric),
+        unit="ms",
+        log=True,
+        links=(BEHIND,),
+    )
+
+
+def _heat(name: str, title: str, question: str, metric: str) -> Panel:
+    return Panel(
+        dashboard="live",
+        name=name,
+        title=title,
+        question=question,
+        view="heatmap",
+        metrics=(metric,),
+        sql=q.heat(metric),
+        unit="ms",
+    )
+
+
+def _by_hour(name: str, title: str, question: str, metric: str) -> Panel:
+    return Panel(
+        dashboard="providers",
+        name=name,
+        title=title,
+        question=question,
+        view="scatter",
+        labels=("target", "stage", "stat"),
+        lines=True,
+        metrics=(metric,),
+        sql=q.by_hour_of_day(metric),
+        x_unit="hour",
+        unit="ms",
+    )
+
+
+def _of_gpu(
+    name: str,
+    title: str,
+    question: str,
+    sql: str,
+    unit: Unit,
+    labels: tuple[str, ...] = ("gpu",),
+    thresholds: tuple[Threshold, ...] = (),
+    empty: str = NOT_PROVIDED,
+) -> Panel:
+    return Panel(
+        dashboard="gpu",
+        name=name,
+        title=title,
+        question=question,
+        view="time series",
+        labels=labels,
+        sql=sql,
+        unit=unit,
+        thresholds=thresholds,
+        width=8,
+        empty=empty,
+    )
+
+
+def _of_engine(
+    name: str, title: str, question: str, sql: str, unit: Unit, thresholds: tuple[Threshold, ...] = ()
+) -> Panel:
+    return _of_gpu(name, title, question, sql, unit, ("target", "engine"), thresholds)
+
+
 PANELS = (
     Panel(
         dashboard="live",
@@ -141,72 +218,23 @@ PANELS = (
         unit="s",
         width=6,
     ),
-    Panel(
-        dashboard="live",
-        name="ttft",
-        title="Time to first token",
-        question="How long until the first token, of the requests sent at each moment?",
-        view="time series",
-        metrics=("ttft_ms",),
-        sql=q.percentiles("ttft_ms"),
-        unit="ms",
-        log=True,
-        links=(BEHIND,),
+    _latency(
+        "live",
+        "ttft",
+        "Time to first token",
+        "How long until the first token, of the requests sent at each moment?",
+        "ttft_ms",
     ),
-    Panel(
-        dashboard="live",
-        name="ttft-heat",
-        title="Time to first token, all of them",
-        question="Is there one group of answers, or a fast and a slow one?",
-        view="heatmap",
-        metrics=("ttft_ms",),
-        sql=q.heat("ttft_ms"),
-        unit="ms",
+    _heat(
+        "ttft-heat",
+        "Time to first token, all of them",
+        "Is there one group of answers, or a fast and a slow one?",
+        "ttft_ms",
     ),
-    Panel(
-        dashboard="live",
-        name="itl",
-        title="Between tokens",
-        question="How evenly do tokens flow once they do?",
-        view="time series",
-        metrics=("itl_ms",),
-        sql=q.percentiles("itl_ms"),
-        unit="ms",
-        log=True,
-        links=(BEHIND,),
-    ),
-    Panel(
-        dashboard="live",
-        name="itl-heat",
-        title="Between tokens, all of them",
-        question="Do tokens stall for some, though the median is calm?",
-        view="heatmap",
-        metrics=("itl_ms",),
-        sql=q.heat("itl_ms"),
-        unit="ms",
-    ),
-    Panel(
-        dashboard="live",
-        name="e2e",
-        title="End to end",
-        question="How long until the whole answer is there?",
-        view="time series",
-        metrics=("e2e_ms",),
-        sql=q.percentiles("e2e_ms"),
-        unit="ms",
-        log=True,
-        links=(BEHIND,),
-    ),
-    Panel(
-        dashboard="live",
-        name="e2e-heat",
-        title="End to end, all of them",
-        question="Is there one group of answers, or a fast and a slow one?",
-        view="heatmap",
-        metrics=("e2e_ms",),
-        sql=q.heat("e2e_ms"),
-        unit="ms",
-    ),
+    _latency("live", "itl", "Between tokens", "How evenly do tokens flow once they do?", "itl_ms"),
+    _heat("itl-heat", "Between tokens, all of them", "Do tokens stall for some, though the median is calm?", "itl_ms"),
+    _latency("live", "e2e", "End to end", "How long until the whole answer is there?", "e2e_ms"),
+    _heat("e2e-heat", "End to end, all of them", "Is there one group of answers, or a fast and a slow one?", "e2e_ms"),
     Panel(
         dashboard="live",
         name="tokens",
@@ -355,31 +383,14 @@ PANELS = (
         width=24,
         height=6,
     ),
-    Panel(
-        dashboard="providers",
-        name="ttft-by-hour",
-        title="Time to first token by hour of day",
-        question="At which hours (UTC) does each endpoint take longer to begin?",
-        view="scatter",
-        labels=("target", "stage", "stat"),
-        lines=True,
-        metrics=("ttft_ms",),
-        sql=q.by_hour_of_day("ttft_ms"),
-        x_unit="hour",
-        unit="ms",
+    _by_hour(
+        "ttft-by-hour",
+        "Time to first token by hour of day",
+        "At which hours (UTC) does each endpoint take longer to begin?",
+        "ttft_ms",
     ),
-    Panel(
-        dashboard="providers",
-        name="e2e-by-hour",
-        title="End to end by hour of day",
-        question="At which hours (UTC) does a whole answer take longer?",
-        view="scatter",
-        labels=("target", "stage", "stat"),
-        lines=True,
-        metrics=("e2e_ms",),
-        sql=q.by_hour_of_day("e2e_ms"),
-        x_unit="hour",
-        unit="ms",
+    _by_hour(
+        "e2e-by-hour", "End to end by hour of day", "At which hours (UTC) does a whole answer take longer?", "e2e_ms"
     ),
     Panel(
         dashboard="gpu",
@@ -391,128 +402,62 @@ PANELS = (
         sql=q.offered_and_achieved(),
         unit="1/s",
     ),
-    Panel(
-        dashboard="gpu",
-        name="ttft",
-        title="Time to first token",
-        question="What did those who asked feel of it?",
-        view="time series",
-        metrics=("ttft_ms",),
-        sql=q.percentiles("ttft_ms"),
-        unit="ms",
-        log=True,
-        links=(BEHIND,),
+    _latency("gpu", "ttft", "Time to first token", "What did those who asked feel of it?", "ttft_ms"),
+    _of_gpu(
+        "utilization",
+        "GPU utilization",
+        "Which share of the time did each GPU work?",
+        q.gpu("hw.gpu.utilization", "utilization"),
+        "share",
     ),
-    Panel(
-        dashboard="gpu",
-        name="utilization",
-        title="GPU utilization",
-        question="Which share of the time did each GPU work?",
-        view="time series",
-        labels=("gpu",),
-        sql=q.gpu("hw.gpu.utilization", "utilization"),
-        unit="share",
-        width=8,
-        empty=NOT_PROVIDED,
+    _of_gpu(
+        "memory",
+        "GPU memory",
+        "How much of its memory does each GPU use?",
+        q.gpu("hw.gpu.memory.usage", "memory"),
+        "bytes",
     ),
-    Panel(
-        dashboard="gpu",
-        name="memory",
-        title="GPU memory",
-        question="How much of its memory does each GPU use?",
-        view="time series",
-        labels=("gpu",),
-        sql=q.gpu("hw.gpu.memory.usage", "memory"),
-        unit="bytes",
-        width=8,
-        empty=NOT_PROVIDED,
-    ),
-    Panel(
-        dashboard="gpu",
-        name="power",
-        title="Power",
-        question="How much power does each GPU draw?",
-        view="time series",
-        labels=("gpu",),
-        sql=q.gpu("hw.power", "power"),
-        unit="W",
-        width=8,
-        empty=NOT_PROVIDED,
-    ),
-    Panel(
-        dashboard="gpu",
-        name="temperature",
-        title="Temperature",
-        question="Does a GPU become too hot?",
-        view="time series",
-        labels=("gpu",),
-        sql=q.gpu("hw.temperature", "temperature"),
-        unit="C",
+    _of_gpu("power", "Power", "How much power does each GPU draw?", q.gpu("hw.power", "power"), "W"),
+    _of_gpu(
+        "temperature",
+        "Temperature",
+        "Does a GPU become too hot?",
+        q.gpu("hw.temperature", "temperature"),
+        "C",
         thresholds=(Threshold(0, "ok"), Threshold(80, "warn"), Threshold(90, "bad")),
-        width=8,
-        empty=NOT_PROVIDED,
     ),
-    Panel(
-        dashboard="gpu",
-        name="clock",
-        title="Clock",
-        question="Does each GPU run at full speed?",
-        view="time series",
-        labels=("gpu",),
-        sql=q.gpu("gpu.clock.sm", "clock", "min"),
-        unit="Hz",
-        width=8,
-        empty=NOT_PROVIDED,
-    ),
-    Panel(
-        dashboard="gpu",
-        name="throttling",
-        title="Throttling",
-        question="Which share of the time was a GPU's clock held down, and why?",
-        view="time series",
+    _of_gpu("clock", "Clock", "Does each GPU run at full speed?", q.gpu("gpu.clock.sm", "clock", "min"), "Hz"),
+    _of_gpu(
+        "throttling",
+        "Throttling",
+        "Which share of the time was a GPU's clock held down, and why?",
+        q.throttling(),
+        "share",
         labels=("gpu", "reason"),
-        sql=q.throttling(),
-        unit="share",
         thresholds=(Threshold(0, "ok"), Threshold(0.01, "warn"), Threshold(0.1, "bad")),
-        width=8,
         empty="Not provided: the exporter leaves its counters of throttling out (deploy/dcgm/counters.csv has them).",
     ),
-    Panel(
-        dashboard="gpu",
-        name="queue",
-        title="Queue length",
-        question="How many requests wait for their turn at each engine?",
-        view="time series",
-        labels=("target", "engine"),
-        sql=q.engine("engine.queue_length", "waiting"),
-        unit="count",
-        width=8,
-        empty=NOT_PROVIDED,
+    _of_engine(
+        "queue",
+        "Queue length",
+        "How many requests wait for their turn at each engine?",
+        q.engine("engine.queue_length", "waiting"),
+        "count",
     ),
-    Panel(
-        dashboard="gpu",
-        name="batch",
-        title="Batch size",
-        question="How many requests does each engine work on at once?",
-        view="time series",
-        labels=("target", "engine"),
-        sql=q.engine("engine.batch_size", "batch"),
-        unit="count",
-        width=8,
-        empty=NOT_PROVIDED,
+    _of_engine(
+        "batch",
+        "Batch size",
+        "How many requests does each engine work on at once?",
+        q.engine("engine.batch_size", "batch"),
+        "count",
     ),
-    Panel(
-        dashboard="gpu",
-        name="kv-cache",
-        title="KV cache",
-        question="Is the cache full, so that requests must wait or be put back?",
-        view="time series",
-        labels=("target", "engine"),
-        sql=q.engine("engine.kv_cache_utilization", "taken"),
-        unit="share",
+    _of_engine(
+        "kv-cache",
+        "KV cache",
+        "Is the cache full, so that requests must wait or be put back?",
+        q.engine("engine.kv_cache_utilization", "taken"),
+        "share",
         thresholds=(Threshold(0, "ok"), Threshold(0.9, "warn"), Threshold(0.98, "bad")),
-        width=8,
-        empty=NOT_PROVIDED,
     ),
     Panel(
         dashboard="gpu",
@@ -558,7 +503,7 @@ PANELS = (
         sql=q.chunks(),
         x_unit="ms",
         unit="count",
-        empty="Choose a request above.",
+        empty=CHOOSE,
     ),
     Panel(
         dashboard="request",
@@ -569,7 +514,7 @@ PANELS = (
         labels=("phase",),
         sql=q.phases(),
         unit="ms",
-        empty="Choose a request above.",
+        empty=CHOOSE,
     ),
     Panel(
         dashboard="request",
@@ -579,7 +524,7 @@ PANELS = (
         view="table",
         sql=q.trace_spans(),
         units={"after_ms": "ms", "dur_ms": "ms"},
-        empty="Choose a request above.",
+        empty=CHOOSE,
     ),
     Panel(
         dashboard="request",
@@ -588,7 +533,7 @@ PANELS = (
         question="What else is known of it?",
         view="table",
         sql=q.trace_attributes(),
-        empty="Choose a request above.",
+        empty=CHOOSE,
     ),
     Panel(
         dashboard="request",
