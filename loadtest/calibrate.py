@@ -230,7 +230,6 @@ def calibrate(path: Path | None, as_json_: bool) -> None:
 def tell(found: Calibration, plan: Plan | None, as_json_: bool) -> None:
     """Print it, and keep it if the machine did nothing else. Raises NotKept."""
     reasons = list(found.disturbed.reasons())
-    where = None if reasons else keep(found)
     if as_json_:
         print(json.dumps(as_json(found, plan), indent=1))
     else:
@@ -243,7 +242,13 @@ def tell(found: Calibration, plan: Plan | None, as_json_: bool) -> None:
             f"this calibration is not kept, since the machine was busy: {'; '.join(reasons)}, and calibrate again; run and "
             f"validate go on by {by}"
         )
-    if where and not as_json_:
+    try:
+        where = keep(found)
+    except OSError as e:
+        raise NotKept(
+            f"this calibration cannot be kept: {e.filename}: {e.strerror}; name a directory of yours in XDG_DATA_HOME"
+        ) from None
+    if not as_json_:
         print(f"Kept in {where}, which run and validate go by.")
 
 

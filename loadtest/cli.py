@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -479,6 +480,9 @@ def _fleet_on(on: On) -> Any:
 
 def main() -> None:
     """The entry point: whatever goes wrong ends in a sentence and the right exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where a terminal has no such letter, a ? must do
     sys.exit(_status())
 
 

@@ -129,6 +129,9 @@ def _target_lines(name: Text, own: StageFigures, plan: Layout, tokens: bool) -> 
     if own.ok and own.faults:
         yield plan.line(Text("  failed = ∞", style="dim"), ("", "", *_latencies(own, True, tokens)), "dim")
     yield from _errors(own)
+    if again := own.after_retries:
+        told = f"{plural(again.retried, 'further attempt')}: {percent(again.success_rate)} of the requests succeeded in the end"
+        yield Text(f"  {told}", style="dim")
     if own.blurred(own.ttft_ms.p50):
         exact = sig3(own.uncertainty_p99_ms)
         yield Text(f"  the TTFT p50 is smaller than what the stamps are exact to: {exact} ms at p99", style="yellow")

@@ -51,7 +51,7 @@ def apart(run: str, directory: Path) -> int | None:
     while True:
         ended, status = os.waitpid(driver, os.WNOHANG)
         if ended:
-            print(log.read_text(), end="", file=sys.stderr)
+            print(log.read_text(encoding="utf-8", errors="replace"), end="", file=sys.stderr)
             if not (directory / "summary.json").exists():
                 _remove(log)
             return os.waitstatus_to_exitcode(status)

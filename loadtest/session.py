@@ -126,7 +126,7 @@ def _begin_directory(directory: Path, text: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.glob("*.frames")):
             raise RunFailed(f"{directory} holds the frames of another run; give another --out, or remove it")
-        (directory / "plan.yaml").write_text(text)
+        (directory / "plan.yaml").write_text(text, encoding="utf-8")
     except OSError as e:
         raise RunFailed(f"nothing can be written to {directory}: {e.strerror}; give another --out") from None
 
@@ -168,7 +168,7 @@ def write_whole(path: Path, text: str) -> str:
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
         part.replace(path)
     except OSError as e:
         with suppress(OSError):

@@ -122,6 +122,16 @@ def test_figures_of_a_busy_machine_are_told_and_not_kept(
     assert json.loads(capsys.readouterr().out)["kept"] is False
 
 
+def test_where_nothing_can_be_kept_the_figures_are_shown_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    with pytest.raises(NotKept, match=r"cannot be kept: .*file/loadtest: Not a directory; name a directory"):
+        calibrate.tell(made(), None, as_json_=False)
+    assert "requests, not streamed" in capsys.readouterr().out
+
+
 def test_a_run_warns_beforehand_and_runs(simulator: str, tmp_path: Path) -> None:
     """A machine on which a request takes half a second of CPU."""
     calibrate.keep(made(request_us=500_000), {"XDG_DATA_HOME": str(tmp_path / "data")})

@@ -228,6 +228,17 @@ def test_a_port_of_ones_own_choice(path: Path) -> None:
         open_store("clickhouse://127.0.0.1:1/x", port=port)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a directory away")
+def test_a_store_of_somebody_else_is_told_as_theirs(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / directory.LEASE).mkdir()  # root would be let in
+    os.chown(theirs, 65534, 65534)
+    told = r"theirs cannot hold a store: Is a directory \(it is \w+'s\); name another directory, by --store or LOADTEST_STORE"
+    with pytest.raises(DirectoryUnusable, match=told):
+        open_store(str(theirs))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"

@@ -16,7 +16,7 @@ from loadtest.history import Listed
 from loadtest.host import Sample, Status
 from loadtest.metrics import METRICS
 from loadtest.progress import DevicesNow, Progress, TargetProgress, Watch, percentile
-from loadtest.report.model import Generator, Integrity, SloRow, Stat, Summary, TargetFigures
+from loadtest.report.model import AfterRetries, Generator, Integrity, SloRow, Stat, Summary, TargetFigures
 from loadtest.report.words import elided, told_apart
 from loadtest.run import Snapshot, StageTimes
 from loadtest.types import Plan
@@ -246,6 +246,12 @@ def alone(**of_stage: object) -> Summary:
     made.targets = {"acme": TargetFigures(requests=own.requests, ok=own.ok, errors=own.errors, stages={"calm": own})}
     made.slos = []
     return made
+
+
+def test_what_became_of_requests_that_were_sent_again_is_told() -> None:
+    seen = ended(summary=alone(after_retries=AfterRetries(retried=9, success_rate=0.978)))
+    assert "  9 further attempts: 97.8% of the requests succeeded in the end" in seen
+    assert "further attempt" not in ended(summary=alone())
 
 
 def test_the_end_of_a_run_of_no_request_tells_no_figures() -> None:

@@ -1,5 +1,6 @@
 """What is left to say when nobody can read it, and of options that name nothing."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,14 @@ def test_a_full_disk_is_told(command: str) -> None:
         4,
         "loadtest: standard output cannot be written: No space left on device\n",
     )
+
+
+def test_letters_that_a_terminal_does_not_have_cost_nothing_but_themselves() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [LOADTEST, "calibrate", "no-such-plän.yaml"], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert (done.returncode, done.stderr.partition(" does not exist")[0]) == (2, "loadtest: no-such-pl?n.yaml")
 
 
 def refused(*arguments: str) -> str:

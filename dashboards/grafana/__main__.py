@@ -27,5 +27,5 @@ def texts() -> dict[Path, str]:
 if __name__ == "__main__":
     for path, text in texts().items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         print(path)

@@ -108,7 +108,7 @@ def pull(grafana: Grafana, wanted: Wanted, directory: Path) -> list[Path]:
         if item.theirs is not None and not item.secret:
             path = directory / f"{item.name.replace(' ', '-')}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(item.theirs, indent=1, sort_keys=True) + "\n")
+            path.write_text(json.dumps(item.theirs, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             written.append(path)
     return written
 

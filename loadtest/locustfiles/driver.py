@@ -124,7 +124,9 @@ class Master:
         self.over.set()
 
     def _last_lines(self) -> str:
-        lines = [line for line in self.log_path.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line for line in self.log_path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
         return "\n".join(f"  {line.strip()}" for line in lines[-LOG_LINES_QUOTED:])
 
 

@@ -15,6 +15,7 @@ be removed by whoever holds it exclusively; so a lock counts only if its file is
 
 import fcntl
 import os
+import pwd
 import re
 import secrets
 import select
@@ -82,6 +83,15 @@ def _still_there(path: Path, fd: int) -> bool:
         return False
 
 
+def _of_whom(path: Path) -> str:
+    """Where it is somebody else's."""
+    try:
+        uid = path.stat().st_uid
+        return f" (it is {pwd.getpwuid(uid).pw_name}'s)" if uid != os.geteuid() else ""
+    except (OSError, KeyError):
+        return ""
+
+
 class Lease:
     """This process's claim that the server of a directory stay alive."""
 
@@ -101,7 +111,10 @@ class Lease:
                     )
                 time.sleep(POLL_S)
         except OSError as error:
-            raise DirectoryUnusable(f"{directory} cannot hold a store: {error.strerror or error}") from error
+            raise DirectoryUnusable(
+                f"{directory} cannot hold a store: {error.strerror or error}{_of_whom(directory)}; name another directory, "
+                "by --store or LOADTEST_STORE"
+            ) from error
         return cls(fd)
 
     def release(self) -> None:
