@@ -136,7 +136,7 @@ LOCUST_COMMIT := 407343d0f5ab84a32f41f6f9a7c991188d10a55a
 	@touch $@
 
 test-locust-examples: .venv/dev.stamp .locust-examples/stamp
-	PYTHONPATH=.locust-examples/packages $(BIN)/python tests/external/locust_examples.py .locust-examples $(EXAMPLES)
+	PYTHONPATH=$(CURDIR)/.locust-examples/packages $(BIN)/python tests/external/locust_examples.py .locust-examples $(EXAMPLES)
 
 pictures: .venv/dev.stamp
 	PYTHONPATH=. $(BIN)/python tests/pictures.py

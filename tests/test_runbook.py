@@ -4,6 +4,7 @@ A block's first line names it. ClickHouse is stood in for by the same engine beh
 configuration where backups may go, as deploy/clickhouse/config.xml tells the server.
 """
 
+import json
 import re
 import secrets
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import sample_run
 import typer
+import yaml
 
 from loadtest import capacity
 from loadtest.cli import app
@@ -145,6 +147,40 @@ def test_what_the_store_holds_is_said(store: Path, tmp_path: Path):
         assert "attempts" in done.stdout
 
 
+def test_a_plan_is_sized_and_a_run_looked_into_as_the_runbook_says(store: Path, tmp_path: Path):
+    shutil.copy(ROOT / "deploy/plans/simulator.yaml", tmp_path / "plan.yaml")
+    calibrate, validate = block("capacity").splitlines()
+    assert calibrate == "loadtest calibrate"  # test_calibrate.py does that
+    done = bash(validate, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "about 608 requests to each target" in done.stdout
+    done = bash(block("why a run is INVALID").replace("DIR", str(store)), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"] == sample_run.RUN
+
+
+@pytest.mark.skipif(not (ROOT / ".tools/bin/helm").exists(), reason="helm is not here; make chart builds it")
+def test_the_chart_takes_what_the_runbook_gives_it(tmp_path: Path):
+    """As far as it goes without a cluster: what would be applied."""
+    [upgrade] = [line for line in block("cluster").splitlines() if line.startswith("helm upgrade ")]
+    (tmp_path / "values.yaml").write_text((ROOT / "helm/ci/run.yaml").read_text())
+    shutil.copy(ROOT / "deploy/plans/simulator.yaml", tmp_path / "plan.yaml")
+    (tmp_path / "helm").symlink_to(ROOT / "helm")
+    done = bash(upgrade.replace("helm upgrade ", f"{ROOT}/.tools/bin/helm template "), tmp_path)
+    assert done.returncode == 0, done.stderr
+    [job] = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "RayJob"]
+    assert "after-upgrade" in job["spec"]["entrypoint"]
+
+
+def test_every_block_is_executed_or_needs_a_cluster():
+    named = set(re.findall(r"^    +# (.+)$", TEXT, re.MULTILINE))
+    executed = re.findall(r'(?:block|run)\("([^"]+)"\)|"((?:both|tables): [^"]+)"', Path(__file__).read_text())
+    beginnings = tuple(one or other for one, other in executed)
+    assert named
+    assert {name for name in named if not name.startswith(beginnings)} == set()
+    assert not re.findall(r"\n\n {4,}[^ #].*", TEXT), "each has its name"
+
+
 def test_a_password_is_rotated_as_the_runbook_says(tmp_path: Path):
     (tmp_path / "deploy").mkdir()
     shutil.copy(ROOT / "deploy/secrets.sh", tmp_path / "deploy/secrets.sh")
@@ -176,11 +212,19 @@ def test_every_reason_to_be_invalid_is_in_the_table():
 
 
 def test_the_sizing_table_is_what_the_program_reckons_with():
-    rows = re.findall(r"^\| answers of (\d+) chunks?.*?\| ([\d,]+) \| (\d*) *\|$", TEXT, re.MULTILINE)
+    """With its guess, and with the figures that stand above the table."""
+    found = re.search(r"(\d+) µs of CPU a request .* and ([\d.]+) µs a chunk", TEXT)
+    assert found
+    measured = capacity.Capacity(float(found[1]), float(found[2]))
+    rows = re.findall(
+        r"^\| answers of (\d+) chunks?.*?\| ([\d,]+) \| ([\d,]*) *\| ([\d,]+) \| ([\d,]*) *\|$", TEXT, re.MULTILINE
+    )
     assert len(rows) == 4
-    for chunks, requests, streams in rows:
-        cost_us = capacity.GUESS.request_us + int(chunks) * capacity.GUESS.chunk_us
-        per_s = capacity.FULL * 1e6 / cost_us
-        assert float(requests.replace(",", "")) == pytest.approx(per_s, rel=0.02)
-        if streams:
-            assert float(streams) == pytest.approx(per_s * int(chunks) / capacity.PACE_PER_S, rel=0.01)
+    for chunks, *told in rows:
+        for cost, requests, streams in ((measured, *told[:2]), (capacity.GUESS, *told[2:])):
+            per_s = capacity.FULL * 1e6 / (cost.request_us + int(chunks) * cost.chunk_us)
+            assert float(requests.replace(",", "")) == pytest.approx(per_s, rel=0.02)
+            if streams:
+                assert float(streams.replace(",", "")) == pytest.approx(
+                    per_s * int(chunks) / capacity.PACE_PER_S, rel=0.02
+                )
