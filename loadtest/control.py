@@ -284,6 +284,8 @@ def find(run: str) -> tuple[str, Over | None]:
     ended here, and how."""
     going_on = _going_on()
     ended = {path.stem: path for path in _ends()}
+    if run in ended and run not in going_on:
+        return run, _read(ended[run])
     for known in (going_on, list(ended)):
         if run == "last" and known:
             found = known[-1:]

@@ -84,6 +84,9 @@ def test_one_that_goes_on_is_meant_before_one_that_has_ended(tmp_path: Path) -> 
         stop("last")
     with Control("r1", tmp_path, Interrupts()):
         assert find("r") == find("r1") == find("last") == ("r1", None)
+    with Control("r12", tmp_path, Interrupts()):
+        assert find("r") == ("r12", None)
+        assert find("r1") == ("r1", Over(5, str(tmp_path))), "an id is never the beginning of another"
 
 
 @pytest.mark.usefixtures("sockets")
