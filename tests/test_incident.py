@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from dashboards.alerts import ALERTS
 from loadtest import metrics
 from loadtest.store import Store, open_store
-from tests.alert_replay import firing
 
 ROOT = Path(__file__).parent.parent
 MINUTES = 0.25
@@ -85,20 +83,3 @@ def test_the_engines_count_the_tokens_that_the_requests_got(
     for engine, requests in zip(generated, got, strict=True):
         assert engine["n"] == pytest.approx(requests["n"], rel=0.2)
     assert told["scale"] == MINUTES / 10
-
-
-def test_rules_fire_while_it_goes_on_and_clear_after_it(incident: tuple[Store, dict[str, Any], dict[str, Any]]) -> None:
-    store, told, _ = incident
-    rules = {alert.name: alert for alert in ALERTS}
-    when = told["when_ns"]
-    down = rules["endpoint-down"]
-    assert firing(store, down, when["normal"][1]) == set()
-    [failed] = store.query(
-        "SELECT max(sent_ns) AS last, count() AS n FROM requests WHERE kind = 'probe' AND error = 'http_5xx'"
-    )
-    assert failed["n"] > down.above
-    assert firing(store, down, failed["last"] + 1) == {"budget, probe"}
-    assert firing(store, down, when["back"][1]) == set()
-    burning = firing(store, rules["burn-fast"], when["back"][1])
-    assert "budget, probe" in burning, "what was used up of the budget stays used up"
-    assert firing(store, rules["burn-fast"], when["back"][1] + 330 * 1_000_000_000) == set()
