@@ -134,7 +134,9 @@ def _target_lines(name: Text, own: StageFigures, plan: Layout, tokens: bool) -> 
         yield Text(f"  {told}", style="dim")
     if own.blurred(own.ttft_ms.p50):
         exact = sig3(own.uncertainty_p99_ms)
-        yield Text(f"  the TTFT p50 is smaller than what the stamps are exact to: {exact} ms at p99", style="yellow")
+        yield Text(
+            f"  in 1% of the requests a stamp may be off by {exact} ms or more: beyond the TTFT p50", style="yellow"
+        )
     if own.saturated:
         yield Text("  reached the plan's max_in_flight: what was due beyond it was not sent", style="yellow")
 

@@ -39,6 +39,10 @@ _TOKENS = ("input_tokens", "output_tokens")
 def load(path: Path | str) -> Plan:
     """The plan in a file, checked together with the files that it names. Raises PlanError."""
     path = Path(path)
+    if path.suffix == ".py":
+        raise PlanError(f"{path} is a Python file and no plan; a Locust file is run by --locustfile {path}")
+    if path.suffix == ".jsonl":
+        raise PlanError(f"{path} is a dataset and no plan; name it in a plan: prompts: {{kind: dataset, path: {path}}}")
     text = _read_text(path)
     try:
         plan, wrong = _read(text, path.parent)

@@ -8,11 +8,12 @@ tries all short ones would find it.
 import platform
 import socket
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import file_digest, sha256
 
 from msgspec import Struct, field
 
 from loadtest import __version__
+from loadtest.prompts import Dataset
 from loadtest.types import Plan
 
 SHORTEST = 20  # characters of a key that is fingerprinted
@@ -29,18 +30,24 @@ class Provenance(Struct, kw_only=True):
     python: str = ""
     version: str = ""  # of the loadtest that measured
     keys: dict[str, str] = field(default_factory=dict)  # target -> its key's fingerprint
+    prompts_sha256: str = ""  # of the dataset's file, as it was before the run
 
 
-def provenance(plan: Plan, nodes: list[str], keys: Mapping[str, str]) -> Provenance:
-    """`keys`: the secrets, of which only fingerprints are kept."""
+def provenance(plan: Plan, keys: Mapping[str, str]) -> Provenance:
+    """Before the run; `nodes` are known after it. `keys`: the secrets, of which only fingerprints are kept."""
     return Provenance(
         host=socket.gethostname(),
-        nodes=sorted(set(filter(None, nodes))),
         system=platform.platform(),
         python=platform.python_version(),
         version=__version__,
         keys={target.name: fingerprint(keys[target.name]) for target in plan.targets if target.name in keys},
+        prompts_sha256=_sha256(plan.prompts.path) if isinstance(plan.prompts, Dataset) else "",
     )
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(key: str) -> str:

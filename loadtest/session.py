@@ -5,10 +5,9 @@ Nothing is sent before the plan, the keys, the store and the fleet are known to 
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ from loadtest.exporter import SpanExporter
 from loadtest.frames import Setup
 from loadtest.losses import settle
 from loadtest.progress import DevicesNow
-from loadtest.provenance import provenance
+from loadtest.provenance import Provenance, provenance
 from loadtest.recorder import Recorder
 from loadtest.report import export, html, others
 from loadtest.report.summary import NoSuchRun, exit_status, summary
@@ -60,12 +59,13 @@ def run(
     for warning in capacity.warnings(plan, calibrate.known(), calibrate.cores() if make_fleet is LocalFleet else None):
         print(f"warning: {warning}", file=sys.stderr)
     run_id = good_id(run_id)
+    made = provenance(plan, keys)
 
     def drive(database: Store, directory: Path, interrupts: Interrupts, view: live.View, recorder: Recorder) -> Driven:
         with gpu.sampled(plan, gpu_keys, run_id, database.address) as devices:
             return _drive(plan, run_id, keys, make_fleet, database, directory, interrupts, view, recorder, devices)
 
-    return carry_out(drive, plan, plans.dump, run_id, plan.store if store is None else store, out, quiet, keys)
+    return carry_out(drive, plan, plans.dump, run_id, plan.store if store is None else store, out, quiet, made)
 
 
 Driven = tuple[Snapshot, list[Stop]]
@@ -80,10 +80,11 @@ def carry_out(
     store: str | None,
     out: Path | None,
     quiet: bool,
-    keys: Mapping[str, str] = MappingProxyType({}),
+    made: Provenance | None = None,
 ) -> int:
-    """A run within its store and directory, and its report. `text_of` the plan is what is stored of it; of the secret
-    `keys` of its targets, their fingerprints."""
+    """A run within its store and directory, and its report. `text_of` the plan is what is stored of it, `made` what is
+    told of where it comes from."""
+    made = made or provenance(plan, {})
     directory = (out or Path("runs") / run_id).resolve()
     with Interrupts().caught() as interrupts, open_store(store) as database:
         database.migrate()
@@ -95,7 +96,7 @@ def carry_out(
         ):
             snapshot, stops = drive(database, directory, interrupts, control.beside(live.view(quiet)), recorder)
             try:
-                figures = _report(database, snapshot, stops, keys, text_of)
+                figures = _report(database, snapshot, stops, made, text_of)
             except (StoreError, NoSuchRun) as e:
                 frames = directory / "*.frames"
                 raise ResultsNotStored(
@@ -135,7 +136,7 @@ def _report(
     store: Store,
     snapshot: Snapshot,
     stops: list[Stop],
-    keys: Mapping[str, str],
+    made: Provenance,
     text_of: Callable[[Plan], str],
 ) -> dict[str, Any]:
     """Record the run in the store, and read it back from there. Returns summary.json's content."""
@@ -143,7 +144,8 @@ def _report(
     rows = store.query("SELECT count() AS n FROM requests WHERE run = {run:String}", {"run": snapshot.run})
     booked = account(snapshot, rows[0]["n"])
     booked.stops = stops
-    booked.provenance = provenance(snapshot.plan, [place.node for place in snapshot.places], keys)
+    nodes = sorted({place.node for place in snapshot.places if place.node})
+    booked.provenance = msgspec.structs.replace(made, nodes=nodes)
     text = text_of(rounds.original(snapshot.plan))
     record(store, snapshot, booked, text)
     return summary(store, snapshot.run)

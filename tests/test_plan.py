@@ -44,6 +44,16 @@ def problems_of(text: str, base_dir: Path | str = "/plans") -> list[str]:
 # What is read
 
 
+def test_a_locust_file_or_a_dataset_in_place_of_a_plan_is_told_as_one(tmp_path: Path) -> None:
+    for name, told in (
+        ("lf.py", "run by --locustfile .*lf.py"),
+        ("talk.jsonl", "kind: dataset, path: .*talk.jsonl"),
+    ):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(PlanError, match=told):
+            plan.load(tmp_path / name)
+
+
 def test_the_small_plan_is_what_it_says() -> None:
     assert plan.parse(SMALL, "/plans") == Plan(
         name="small",

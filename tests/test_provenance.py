@@ -1,12 +1,17 @@
 """Who measured what under which key: what the report states, what it leaves open, and that no key can be found out."""
 
 from hashlib import sha256
+from pathlib import Path
 
 from msgspec.structs import replace
 
+from loadtest.arrivals import Closed
+from loadtest.prompts import Dataset
 from loadtest.provenance import TOO_SHORT, fingerprint, provenance
+from loadtest.report.sections.method import _the_same
 from loadtest.report.sections.provenance import limits
 from loadtest.report.sections.provenance import provenance as section
+from loadtest.types import Stage
 from tests.sample_report import report
 
 KEY = "sk-live-7Qx9vKw2LmZr4TbN"
@@ -21,11 +26,29 @@ def test_only_fingerprints_are_kept() -> None:
     plan = report().plan
     assert plan is not None
     name = plan.targets[0].name
-    made = provenance(plan, ["node-b", "", "node-a", "node-b"], {name: KEY, f"proxy of {name}": "user:password"})
+    made = provenance(plan, {name: KEY, f"proxy of {name}": "user:password"})
     assert made.keys == {name: fingerprint(KEY)}
-    assert made.nodes == ["node-a", "node-b"]
+    assert made.prompts_sha256 == "", "they are synthetic"
     assert made.host
     assert made.version
+
+
+def test_a_dataset_is_told_by_its_files_sum(tmp_path: Path) -> None:
+    path = tmp_path / "asked.jsonl"
+    path.write_text('{"prompt": "hi"}\n')
+    plan = replace(report().plan, prompts=Dataset(path=str(path)))
+    assert provenance(plan, {}).prompts_sha256 == sha256(path.read_bytes()).hexdigest()
+
+
+def test_no_more_is_promised_of_a_second_run_than_holds() -> None:
+    plan = report().plan
+    assert _the_same(plan).endswith("send the same requests at the same times")
+    own = replace(plan, prompts=Dataset(path="x", history="model"))
+    assert _the_same(own).endswith(
+        "at the same times; later turns of conversations hold what the model said, and differ"
+    )
+    closed = replace(plan, stages=[Stage(name="s", arrivals=Closed(), concurrency=2, requests=5)])
+    assert _the_same(closed).endswith("in the same order, at the same times but under closed load")
 
 
 def test_what_the_plan_does_not_say_is_not_claimed() -> None:

@@ -428,7 +428,7 @@ def test_a_run_that_was_stopped_before_its_first_request_has_no_verdict() -> Non
     page = Page(html.render(made))
     assert "Interrupted before its end. Nothing was measured: no request was sent in a measured stage." in page.text
     assert "Here is what was measured" not in page.text
-    assert "The load generator did not limit the run" not in page.text
+    assert "the load generator did not limit the run" not in page.text
 
 
 def test_a_run_of_nothing_renders() -> None:

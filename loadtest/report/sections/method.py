@@ -1,12 +1,14 @@
 """How it was measured: definitions with their SQL, the plan as run, the generator's own health, how to run it again."""
 
+from loadtest.arrivals import Closed
 from loadtest.locustfiles import options
+from loadtest.prompts import Dataset
 from loadtest.report.markup import Html, h, text
 from loadtest.report.model import Report, Summary
 from loadtest.report.sections.opening import when
 from loadtest.report.sections.validity import rules
 from loadtest.report.words import NOT_KNOWN, count, listing, metric_title, percent, plural, seconds, sig3
-from loadtest.types import Metric
+from loadtest.types import Metric, Plan
 
 TRACES = {
     "off": "off: requests carried no trace context",
@@ -62,15 +64,21 @@ def _run_facts(report: Report) -> list[tuple[str, Html | str]]:
         ]
     facts += _ways(summary)
     facts.append(("Made with", ", ".join(f"{name} {value}" for name, value in report.environment.items()) or NOT_KNOWN))
-    again, words = (
-        "loadtest run plan.yaml",
-        " with the plan below; the same seed and nonce send the same requests at the same times",
-    )
+    again, words = "loadtest run plan.yaml", f" with the plan below; {_the_same(plan)}"
     if summary.locustfile:
         again, words = options.again(summary.locustfile), ", with the same file: its SHA-256 stands below"
     facts.append(("Run it again", h("span", h("code", again), words)))
     facts.append(("See the rows", h("code", f"SELECT * FROM requests WHERE run = '{summary.run}'")))
     return facts
+
+
+def _the_same(plan: Plan | None) -> str:
+    """What a second run has in common with this one: no more than that is promised."""
+    closed = plan is not None and any(isinstance(stage.arrivals, Closed) for stage in plan.stages)
+    when = "in the same order, at the same times but under closed load" if closed else "at the same times"
+    own = isinstance(plan.prompts, Dataset) and plan.prompts.history == "model" if plan else False
+    but = "; later turns of conversations hold what the model said, and differ" if own else ""
+    return f"the same seed, nonce and files send the same requests {when}{but}"
 
 
 def _ways(summary: Summary) -> list[tuple[str, Html | str]]:

@@ -79,7 +79,9 @@ def _clean(summary: Summary) -> str:
     parts = [part for part in (lag, stamps, exactness(summary) if stamps else "") if part]
     own_limits = [each.rule for each in summary.validity.rules if each.limit != each.default]
     held_to = f" The plan set its own limits for this: {', '.join(own_limits)}." if own_limits else ""
-    return f"The load generator did not limit the run. {sentence('; '.join(parts))}{held_to}"
+    return (
+        f"By every rule under Method, the load generator did not limit the run. {sentence('; '.join(parts))}{held_to}"
+    )
 
 
 def exactness(summary: Summary) -> str:

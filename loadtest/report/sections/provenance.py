@@ -58,6 +58,8 @@ def _measured(report: Report) -> Iterator[tuple[str, str]]:
         yield "With", f"loadtest {made.version}, Python {made.python}, {made.system}"
     if made.plan_sha256:
         yield "Plan's SHA-256", made.plan_sha256
+    if made.prompts_sha256:
+        yield "Dataset's SHA-256", made.prompts_sha256
 
 
 def _from(made: Made, report: Report) -> str:
