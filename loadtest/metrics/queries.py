@@ -107,7 +107,7 @@ def series(
     rate's amounts count when they happened, over the whole bucket and not clipped to a stage's window: a `where` that
     cuts by the time of sending leaves out what requests sent before did in it. So a time range is given as `window`,
     which cuts each by its own instants. Buckets begin at multiples of `step_ns` from `origin_ns` (both numbers or SQL).
-    A bucket in which nothing happened has no row; one that the window cuts may have a 0.
+    A bucket in which nothing happened has no row.
     """
     metric = METRICS[name]
     _refuse_mixing([metric], by)
@@ -125,25 +125,32 @@ def series(
 def _rate_over_time(
     metric: Metric, where: str, step_ns: int | str, by: Sequence[str], origin_ns: str, window: Window | None
 ) -> str:
-    """Each request is joined with the few buckets that its amounts fall in, and adds what fell in each: to join it with
-    each of its amounts costs half as much again."""
+    """Each request adds, for each run of its amounts that fall in one bucket, what their running total grew by: to join it
+    with each of its amounts costs twice as much, and to join it with its buckets, summing over all amounts in each, a fifth
+    more."""
     name = metric.name
-    begins = bucket("t", step_ns, origin_ns).removesuffix(" AS t_ns")
-    low, high = "t_ns", f"t_ns + {step_ns}"
-    buckets = f"arrayDistinct(arrayMap(t -> {begins}, instants))"
+    begins, outside, ended = bucket("t", step_ns, origin_ns).removesuffix(" AS t_ns"), -1, -2
     if window:
         where = f"{where} AND {window.under_way}"
-        low, high = f"greatest(t_ns, {window.from_ns})", f"least(t_ns + {step_ns}, {window.to_ns})"
-        buckets = f"arrayFilter(t -> t + {step_ns} > {window.from_ns} AND t < {window.to_ns}, {buckets})"
+        begins = f"if(t >= {window.from_ns} AND t < {window.to_ns}, {begins}, {outside})"
     of = _source([metric], where) if "goodput_limits" in metric.sql else "requests"
     keys = [key.rpartition(" AS ")[2] for key in by]
     each = f"SELECT {', '.join([*by, f'{metric.sql} AS amounts', f'{metric.at} AS instants'])} FROM {of} WHERE {where}"
-    joined = f"SELECT *, t_ns, {low} AS low_ns, {high} AS high_ns FROM ({each}) ARRAY JOIN {buckets} AS t_ns"
-    added = "arraySum((amount, t) -> if(t >= low_ns AND t < high_ns, amount, 0), amounts, instants)"
-    columns = _Columns(
-        {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": f"if(isNaN(sum({added})), NULL, sum({added}))"}
+    runs = (
+        f"SELECT {', '.join(keys)}, arrayMap(t -> {begins}, instants) AS buckets, arrayCumSum(amounts) AS so_far, "
+        f"arrayMap((own, next) -> own != next, buckets, arrayPopFront(arrayPushBack(buckets, {ended}))) AS is_last "
+        f"FROM ({each})"
     )
-    return _select(columns, f"({joined})", "true", ("t_ns", *keys))
+    totals = "arrayPushFront(arrayFilter((total, last) -> last, so_far, is_last), 0)"
+    added = (
+        f"SELECT {', '.join(keys)}, t_ns, amount FROM ({runs}) ARRAY JOIN "
+        "arrayFilter((own, last) -> last, buckets, is_last) AS t_ns, "
+        f"arrayPopFront(arrayDifference({totals})) AS amount"
+    )
+    columns = _Columns(
+        {name: f"{name}_total / ({step_ns} / 1e9)", f"{name}_total": "if(isNaN(sum(amount)), NULL, sum(amount))"}
+    )
+    return _select(columns, f"({added})", f"t_ns != {outside}", ("t_ns", *keys))
 
 
 def heatmap(name: str, where: str, step_ns: int | str, *, window: Window) -> str:
