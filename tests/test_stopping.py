@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from statistics import NormalDist
 
+import msgspec
 import pytest
 
 from loadtest import plan as plans
@@ -99,13 +100,18 @@ def play(plan: Plan, store: Store, directory: Path, workers: int = 1) -> dict[st
 
 
 def test_a_stage_ends_when_the_interval_is_narrow_enough(simulator: str, store: Store, tmp_path: Path) -> None:
-    """Each of two rounds, on both workers and for both targets; it was planned to last for minutes."""
+    """Each of two rounds, on both workers and for both targets; it was planned to last for minutes.
+
+    What an answer takes is the script's: on a busy machine it would grow and grow, and no interval of it become narrow.
+    """
     plan = make_plan(
         simulator,
-        "name: peak, arrivals: {kind: poisson, rate: 120}, duration_s: 300, drain_s: 5, rounds: 2, "
+        "name: peak, arrivals: {kind: poisson, rate: 50}, duration_s: 300, drain_s: 5, rounds: 2, "
         "stop_when: {metric: e2e_ms, stat: p50, relative_width: 0.9}",
     )
-    figures = play(plan, store, tmp_path, workers=2)
+    scripted = {"simulate": {"ttft_ms": 100, "chunks": 1}}
+    targets = [msgspec.structs.replace(target, body=scripted) for target in plan.targets]
+    figures = play(msgspec.structs.replace(plan, targets=targets), store, tmp_path, workers=2)
     told = summary_of(figures)
     stops = told.stages["peak"].stops
     assert [(stop.round, stop.reached) for stop in stops] == [(0, True), (1, True)]
@@ -120,7 +126,7 @@ def test_a_stage_ends_when_the_interval_is_narrow_enough(simulator: str, store: 
     integrity = told.integrity
     assert integrity.adds_up
     assert integrity.missed == integrity.lost == 0
-    assert 4 * FEWEST <= integrity.sent < 4 * 120 * 60
+    assert 4 * FEWEST <= integrity.sent < 4 * 50 * 150
     words = list(sentences(told, "peak"))
     assert words[0].startswith("Round 1: Ended once the End-to-end latency p50 was known to 90% of it, after ")
 
