@@ -97,20 +97,21 @@ def carry_out(
             snapshot, stops = drive(database, directory, interrupts, control.beside(live.view(quiet)), recorder)
             try:
                 figures = _report(database, snapshot, stops, made, text_of)
+                unwritten = _write(database, directory, figures)
             except (StoreError, NoSuchRun) as e:
                 frames = directory / "*.frames"
                 raise ResultsNotStored(
                     f"the run is over, but its store failed: {e}; its results are in {frames}"
                 ) from e
-            unwritten = _write(database, directory, figures)
             recorder.say_verdicts(figures)
-            control.end(exit_status(figures, snapshot.interrupted, internal_error=bool(unwritten)))
+            status = NotWritten.exit_status if unwritten else exit_status(figures, snapshot.interrupted)
+            control.end(status)
     closing.final(figures, directory, store)
     if unwritten:
         raise NotWritten(
             f"{unwritten}; the run is in the store: {closing.called_as()} report {run_id} --out DIR writes its report"
         )
-    return exit_status(figures, snapshot.interrupted)
+    return status
 
 
 def _refuse_known(store: Store, run_id: str) -> None:

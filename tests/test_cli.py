@@ -233,6 +233,7 @@ def test_files_that_cannot_be_written_are_told_and_none_is_half_there(place: Pla
     assert found, err
     assert "internal error" not in err
     assert not list(out.glob(".*")), "nothing half written is left"
+    assert place.run("attach", found[1])[0] == status
     assert place.run("report", found[1], "--out", "elsewhere")[0] == 0
     assert place.run("report", found[1], "--format", "json", "--out", "out")[:2] == (2, "")
 

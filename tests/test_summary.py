@@ -479,20 +479,19 @@ def test_gaps_of_few_requests_decide_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "valid", "interrupted", "internal_error", "status"),
+    ("outcomes", "valid", "interrupted", "status"),
     [
-        ([], True, False, False, 0),
-        (["met", "met"], True, False, False, 0),
-        (["met", "undecided"], True, False, False, 5),
-        (["undecided", "breached"], True, False, False, 1),
-        (["breached"], False, False, False, 3),
-        (["breached"], False, False, True, 4),
-        (["breached"], False, True, True, 130),
+        ([], True, False, 0),
+        (["met", "met"], True, False, 0),
+        (["met", "undecided"], True, False, 5),
+        (["undecided", "breached"], True, False, 1),
+        (["breached"], False, False, 3),
+        (["breached"], False, True, 130),
     ],
 )
-def test_exit_status(outcomes: list[str], valid: bool, interrupted: bool, internal_error: bool, status: int) -> None:
+def test_exit_status(outcomes: list[str], valid: bool, interrupted: bool, status: int) -> None:
     told = {"validity": {"valid": valid}, "slos": [{"outcome": outcome} for outcome in outcomes]}
-    assert exit_status(told, interrupted, internal_error) == status
+    assert exit_status(told, interrupted) == status
 
 
 def test_csv_has_a_row_for_each_target_and_stage(figures: dict[str, Any]) -> None:

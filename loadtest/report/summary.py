@@ -153,13 +153,11 @@ def _provenance(known: Provenance, plan: _Plan, text: str) -> dict[str, Any]:
     }
 
 
-def exit_status(summary: Mapping[str, Any], interrupted: bool = False, internal_error: bool = False) -> int:
-    """What `loadtest run` exits with: 130, 4, 3, 1, 5 or 0, the first that applies."""
+def exit_status(summary: Mapping[str, Any], interrupted: bool = False) -> int:
+    """What `loadtest run` exits with: 130, 3, 1, 5 or 0, the first that applies. Of what is raised, errors.py tells."""
     outcomes = {slo["outcome"] for slo in summary["slos"]} if summary else set()
     if interrupted:
         return 130
-    if internal_error:
-        return 4
     if not summary["validity"]["valid"]:
         return 3
     return 1 if "breached" in outcomes else 5 if "undecided" in outcomes else 0
