@@ -1,6 +1,7 @@
 """Who measured what under which key: what the report states, what it leaves open, and that no key can be found out."""
 
 from hashlib import sha256
+from html import unescape
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -76,6 +77,7 @@ def test_limits_are_those_of_this_run() -> None:
     assert "Whether answers were right was not looked at." in told
     assert "INVALID" not in told
     assert "announced" not in told, "a run of an older version does not know"
+    assert "p99" not in told
     summary = replace(made.summary, interrupted=True, slos=[])
     summary.provenance = replace(summary.provenance, announced=dict.fromkeys(made.summary.targets))
     summary.validity = replace(summary.validity, valid=False)
@@ -84,3 +86,28 @@ def test_limits_are_those_of_this_run() -> None:
     assert "The plan does not say that the test was announced to acme" in told
     assert "The run was interrupted" in told
     assert "No limit was set beforehand" in told
+
+
+def test_a_p99_of_few_requests_is_told_with_how_many_it_rests_on() -> None:
+    """Of 150, sorted, it is number 148 from 0: two are as slow or slower."""
+    made = report()
+    next(iter(made.summary.targets["acme"].stages.values())).requests = 150
+    assert "of 150 in one stage, 2 at most took that long or longer." in " ".join(limits(made))
+
+
+def test_behind_a_proxy_no_address_is_said_to_be_the_endpoints() -> None:
+    made = report()
+    for stage in made.summary.targets["acme"].stages.values():
+        stage.addresses, stage.proxies = ["10.0.0.1"], ["http://proxy:3128"]
+    told = "10.0.0.1, by way of the proxy http://proxy:3128, behind which the endpoint's own address is not seen"
+    assert str(section(made)).count("not seen") == 1
+    assert told in unescape(str(section(made)))
+
+
+def test_of_plain_http_no_prompts_are_told() -> None:
+    made = report()
+    plan = replace(made.plan, targets=[replace(target, dialect="http") for target in made.plan.targets])
+    told = " ".join(limits(replace(made, plan=plan)))
+    assert "random English words" in " ".join(limits(made))
+    assert "random English words" not in told
+    assert "not looked at, beyond their status" in told

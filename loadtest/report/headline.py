@@ -30,9 +30,8 @@ def _judged(summary: Summary) -> tuple[State, str]:
     if not summary.validity.valid:
         return "invalid", "INVALID: this run cannot judge its targets." + (f" {silent}." if silent else "")
     if nothing_measured(summary):
-        return (
-            "undecided" if summary.slos else "none"
-        ), "Nothing was measured: no request was sent in a measured stage."
+        state: State = "undecided" if summary.slos else "none"
+        return state, "Nothing was measured: no request was sent in a measured stage."
     if not summary.slos:
         return "none", f"{_counts(summary, silent)}; no objective was set."
     states = {name: state_of(rows) for name in summary.targets if (rows := objectives_of(summary, name))}
@@ -61,7 +60,7 @@ def _nothing_succeeded(summary: Summary) -> str:
 def _never_seen(summary: Summary) -> str:
     """Of a locustfile's objectives: which of them name a request that there was none of."""
     names = list(dict.fromkeys(row.target for row in summary.slos if row.target not in summary.targets))
-    return f"No request had the name {' or '.join(names[:NAMED_TARGETS])}." if names else ""
+    return f"No request had the name {listing(names, NAMED_TARGETS)}." if names else ""
 
 
 def _counts(summary: Summary, silent: str) -> str:

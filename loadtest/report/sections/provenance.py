@@ -76,13 +76,21 @@ def _of_target(report: Report, name: str) -> Iterator[tuple[str, str]]:
     planned = next((target for target in (report.plan.targets if report.plan else ()) if target.name == name), None)
     if planned:
         yield "Asked", " ".join(filter(None, (planned.url, f"for {planned.model}" if planned.model else "")))
-    yield "Answers came from", _kept(stages, "addresses") or NOT_KNOWN
+    yield "Answers came from", _peers(stages)
     if models := _kept(stages, "models"):
         yield "Answers named the model", models
     yield "Key", _key(made, name, planned is not None and planned.key is None)
     yield "Announced", made.announced.get(name) or "not said: `announced` of the target is empty"
     if words := sorted({COUNTED[word] for stage in stages for word in stage.tokens_counted_by if word in COUNTED}):
         yield "Tokens counted by", listing(words)
+
+
+def _peers(stages: list[StageFigures]) -> str:
+    """Behind a proxy the address of the endpoint itself is not seen."""
+    addresses = _kept(stages, "addresses") or NOT_KNOWN
+    if proxies := _kept(stages, "proxies"):
+        return f"{addresses}, by way of the proxy {proxies}, behind which the endpoint's own address is not seen"
+    return addresses
 
 
 def _kept(stages: list[StageFigures], field: str) -> str:
@@ -124,13 +132,19 @@ def limits(report: Report) -> Iterator[str]:
         yield "No limit was set beforehand, so no figure here is good or bad."
     few = min((stage.requests for stage in _stages(report) if stage.requests), default=0)
     if 0 < few < 1000:
-        yield f"A p99 of few requests is one or two of them: here a stage has {count(few)}. Intervals say how sure it is."
+        slowest = few - few * 99 // 100
+        yield (
+            f"A p99 of few requests is one of the slowest: of {count(few)} in one stage, {count(slowest)} at most took that "
+            "long or longer."
+        )
 
 
 def _of_prompts(report: Report) -> Iterator[str]:
     if report.plan is None:
         return
-    if isinstance(report.plan.prompts, Dataset):
+    if all(target.dialect == "http" for target in report.plan.targets):
+        yield "Whether answers were right was not looked at, beyond their status."
+    elif isinstance(report.plan.prompts, Dataset):
         yield "The prompts are a dataset's: other ones may be answered otherwise. Whether answers were right was not looked at."
     else:
         yield (
