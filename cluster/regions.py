@@ -306,11 +306,10 @@ def main(fd: int) -> None:
                 value = getattr(fleet, method)(*args)
                 driver.send(Answer(value, dict(fleet.lost)))
         finally:
-            if (
-                fleet.deserted
-            ):  # by a cluster that is lost, for whose answer Ray would wait; else it sees to a driver that ends
-                os._exit(0)
-            fleet.close()
+            if not fleet.deserted:
+                fleet.close()
+            elif isinstance(sys.exception(), EOFError | ConnectionError):
+                os._exit(0)  # Ray would wait for an answer of the cluster, which is lost
 
 
 if __name__ == "__main__":

@@ -198,7 +198,6 @@ def as_json(calibration: Calibration, plan: Plan | None) -> dict[str, object]:
     out = msgspec.to_builtins(calibration) | {
         "requests_per_s": able.requests_per_s,
         "chunks_per_s": able.chunks_per_s,
-        "kept": not list(calibration.disturbed.reasons()),
     }
     if plan is not None:
         need = capacity.busiest(plan, able)
@@ -229,27 +228,32 @@ def calibrate(path: Path | None, as_json_: bool) -> None:
 
 def tell(found: Calibration, plan: Plan | None, as_json_: bool) -> None:
     """Print it, and keep it if the machine did nothing else. Raises NotKept."""
-    reasons = list(found.disturbed.reasons())
+    where, problem = _keep_or_why_not(found)
     if as_json_:
-        print(json.dumps(as_json(found, plan), indent=1))
+        print(json.dumps(as_json(found, plan) | {"kept": not problem}, indent=1))
     else:
         for line in [*text(found), "", *(text_of_plan(plan, found.capacity) if plan else ())]:
             print(line)
-    if reasons:
+    if problem:
+        raise NotKept(problem)
+    if not as_json_:
+        print(f"Kept in {where}, which run and validate go by.")
+
+
+def _keep_or_why_not(found: Calibration) -> tuple[Path | None, str]:
+    if reasons := list(found.disturbed.reasons()):
         before = known()
         by = f"the one of {before.measured_at[:10]}" if before.measured_at else "a cautious guess"
-        raise NotKept(
+        return None, (
             f"this calibration is not kept, since the machine was busy: {'; '.join(reasons)}, and calibrate again; run and "
             f"validate go on by {by}"
         )
     try:
-        where = keep(found)
+        return keep(found), ""
     except OSError as e:
-        raise NotKept(
+        return None, (
             f"this calibration cannot be kept: {e.filename}: {e.strerror}; name a directory of yours in XDG_DATA_HOME"
-        ) from None
-    if not as_json_:
-        print(f"Kept in {where}, which run and validate go by.")
+        )
 
 
 # the measurement

@@ -73,6 +73,8 @@ def moment(stat: Path = PROC_STAT) -> Moment:
         for words in map(str.split, lines)
         if words and words[0].removeprefix("cpu") in map(str, ours) and words[0] != "cpu"
     ]
+    if not ticks:  # of a container that numbers its cores anew, none is known by its own number
+        return Moment(len(ours))
     user, nice, system, _, _, _, _, stolen = (sum(column) for column in zip(*ticks, strict=True))
     a_second = os.sysconf("SC_CLK_TCK")
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

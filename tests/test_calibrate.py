@@ -130,6 +130,9 @@ def test_where_nothing_can_be_kept_the_figures_are_shown_all_the_same(
     with pytest.raises(NotKept, match=r"cannot be kept: .*file/loadtest: Not a directory; name a directory"):
         calibrate.tell(made(), None, as_json_=False)
     assert "requests, not streamed" in capsys.readouterr().out
+    with pytest.raises(NotKept):
+        calibrate.tell(made(), None, as_json_=True)
+    assert json.loads(capsys.readouterr().out)["kept"] is False
 
 
 def test_a_run_warns_beforehand_and_runs(simulator: str, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def test_a_cost_that_does_not_hold_still() -> None:
 def test_where_a_system_tells_nothing_nothing_disturbs(tmp_path: Path) -> None:
     nothing = moment(tmp_path / "stat")
     assert between(nothing, nothing, varied=0) == Disturbance(cores=nothing.cores)
+    (tmp_path / "stat").write_text("cpu  9 9 9 9 9 9 9 9 0 0\ncpu99999 9 9 9 9 9 9 9 9 0 0\n")
+    assert moment(tmp_path / "stat") == nothing, "cores that are not ours"
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux's /proc/stat")
