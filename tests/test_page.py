@@ -8,9 +8,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from dashboards.page.drawing import Painter
 from dashboards.page.serve import serving
 from dashboards.panels import DASHBOARDS, PANELS
+from dashboards.types import Selection
 from loadtest.errors import RunFailed
+from loadtest.history import Objective
+from loadtest.report.figures import Spec
 from loadtest.store import Store, open_store
 from tests import sample_run
 
@@ -97,6 +101,22 @@ def test_limits_are_the_plans_objectives_and_where_it_has_none_there_is_none(pag
     judged = {each["name"]: (each["figure"], each["severity"]) for each in shapes["failed"]["figures"]}
     assert judged["steady acme"] == ("0", "ok")
     assert judged["steady globex"] == ("25.0", "bad")
+
+
+def test_an_objective_is_drawn_along_its_own_axis_and_none_is_left_out_unsaid() -> None:
+    saturation = next(panel for panel in PANELS if panel.name == "saturation")
+    objectives = [
+        Objective("requests_per_s", 5.0),
+        *(Objective("ttft_ms", limit_ms, "p95") for limit_ms in (100.0, 200.0, 300.0, 400.0, 500.0)),
+    ]
+    painter = Painter(Selection(from_ns=0, to_ns=60_000_000_000), ["acme"], objectives=objectives)
+    shape = painter.draw(saturation, [{"target": "acme", "stage": "s", "x": 4.0, "y": 90.0}]).shape
+    assert isinstance(shape, Spec)
+    assert [(limit.y, limit.label) for limit in shape.limits] == [
+        (100, "objective p95 100 ms"),
+        (200, "objective p95 200 ms"),
+        (300, "objective p95 300 ms; 2 more not drawn"),
+    ]
 
 
 def test_without_a_run_the_newest_one_is_shown(page: httpx.Client) -> None:

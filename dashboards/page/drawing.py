@@ -311,9 +311,18 @@ def _limits(painter: Painter, panel: Panel, unit: Shown) -> list[Limit]:
     set_by_plan = {
         " ".join(filter(None, ("objective", each.target, each.stat, unit.text(each.limit)))): each.limit
         for each in painter.objectives
-        if each.metric in panel.metrics
+        if each.metric in panel.metrics and _is_drawn(panel, METRICS[each.metric].unit)
     }
-    return own + [Limit(unit.scaled(at) or 0, said) for said, at in list(set_by_plan.items())[:MOST_OBJECTIVES]]
+    shown = list(set_by_plan.items())[:MOST_OBJECTIVES]
+    if more := len(set_by_plan) - len(shown):
+        said, at = shown.pop()
+        shown.append((f"{said}; {more} more not drawn", at))
+    return own + [Limit(unit.scaled(at) or 0, said) for said, at in shown]
+
+
+def _is_drawn(panel: Panel, unit: str) -> bool:
+    """Upwards: a scatter's other metric goes to the right."""
+    return panel.unit == {"1": "share"}.get(unit, unit)
 
 
 def _newest(lines: Sequence[Line], unit: Shown, left_out: int) -> str:
