@@ -121,7 +121,8 @@ def limits(report: Report) -> Iterator[str]:
             f"The plan does not say that the test was announced to {listing(silent, SHOWN)}: what was measured may be a "
             "limit on rates or a protection against floods, and not the service that was agreed upon."
         )
-    yield "Whether key, model and region are those of a contract cannot be measured: names and fingerprints are recorded."
+    recorded = "names and fingerprints" if summary.provenance.keys else "names"
+    yield f"Whether key, model and region are those of a contract cannot be measured: {recorded} are recorded."
     if any("usage" in word for stage in _stages(report) for word in stage.tokens_counted_by):
         yield "Numbers of tokens are the endpoint's own where they were counted by it; nobody checked them."
     if unknown := sum(stage.unknown_tokens for stage in _stages(report)):

@@ -230,7 +230,7 @@ def _latency_cell(column: Column, metric: str, p: str, largest: float) -> Cell:
         return Cell("no success" if column.figures.ok == 0 else NOT_KNOWN, _with_failures(column.figures, metric, p))
     bar = value / largest if largest else None
     own = column.figures
-    note = f"99% of stamps exact to {sig3(own.uncertainty_p99_ms)} ms" if own.blurred(value) else ""
+    note = f"stamps exact to {sig3(own.uncertainty_p99_ms)} ms in 99% of the requests" if own.blurred(value) else ""
     return Cell(f"{sig3(value)} ms", _with_failures(own, metric, p), bar, column.index, note)
 
 
