@@ -225,6 +225,8 @@ class Line(Struct, frozen=True):
 
 ROLES = ("user", "assistant", "system", "developer", "tool", "function")
 ROLES_ELSEWHERE = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "ai": "assistant"}
+INSTEAD_OF_CONTENT = {"tool_calls", "function_call", "refusal", "audio"}
+"""What a message of the assistant's may be without any."""
 KEYS = ("prompt", "messages", "conversation", "max_tokens")
 KEYS_ELSEWHERE = dict.fromkeys(("max_new_tokens", "max_output_tokens", "max_completion_tokens"), "max_tokens")
 """Words of other tools and formats, that are not meant as keys of the user's own."""
@@ -239,8 +241,8 @@ def _message_problem(message: dict[str, Any]) -> str:
         what = "missing" if "role" not in message else repr(role)
         return f"role is {what}; write {near or 'one of ' + ', '.join(ROLES)}"
     content = message.get("content")
-    if content is None and role == "assistant" and len(message) > 1:
-        return ""  # it called a tool
+    if content is None and role == "assistant" and INSTEAD_OF_CONTENT & message.keys():
+        return ""
     if "content" not in message:
         near_key = next(iter(get_close_matches("content", message.keys() - {"role"}, 1, 0.7)), "")
         return f"{near_key} is no key; write content" if near_key else 'content is missing; write "content": "..."'
@@ -250,11 +252,15 @@ def _message_problem(message: dict[str, Any]) -> str:
 
 
 def _misspelt(key: str) -> str | None:
-    """The key that is meant, where it looks like one. Others are the user's own."""
+    """The key that is meant, where it looks like one. Others are the user's own: so is one of more words, as is
+    `conversation_id` of many public datasets."""
     if key in KEYS_ELSEWHERE:
         return KEYS_ELSEWHERE[key]
+    words = re.sub("[ -]", "_", re.sub("(?<=[a-z])(?=[A-Z])", "_", key)).lower()
+    if any(known != words and f"_{known}_" in f"_{words}_" for known in KEYS):
+        return None
     bare = {known.replace("_", ""): known for known in KEYS}
-    near = get_close_matches(re.sub("[_ -]", "", key).lower(), bare, 1, ALIKE)
+    near = get_close_matches(words.replace("_", ""), bare, 1, ALIKE)
     return bare[near[0]] if near and key not in KEYS else None
 
 

@@ -339,6 +339,11 @@ def test_a_wrong_line_is_named_with_what_is_expected(tmp_path: Path, line: str, 
         ('{"messages": [{"role": "boss", "content": "hi"}]}', "role is 'boss'; write one of user, assistant, system,"),
         ('{"messages": [{"role": 5, "content": "hi"}]}', "messages[0].role is 5; write one of user"),
         ('{"messages": [{"role": "user", "contnet": "hi"}]}', "messages[0].contnet is no key; write content"),
+        ('{"messages": [{"role": "assistant", "contnet": "hi"}]}', "messages[0].contnet is no key; write content"),
+        (
+            '{"messages": [{"role": "assistant", "content": null}]}',
+            "messages[0].content is None; write a text or a list",
+        ),
         ('{"messages": [{"role": "user"}]}', 'messages[0].content is missing; write "content": "..."'),
         ('{"messages": [{"role": "user", "content": null}]}', "messages[0].content is None; write a text or a list"),
         (
@@ -353,6 +358,11 @@ def test_what_is_misspelt_is_named_with_what_to_write(tmp_path: Path, line: str,
         Lines(path)
     assert f"{path} line 2: {told}" in str(error.value) or f"line 2: messages[0].{told}" in str(error.value)
     assert '{"prompt": "..."}' not in str(error.value), "one remedy"
+
+
+@pytest.mark.parametrize("key", ["conversation_id", "conversationId", "n_messages", "raw conversation", "prompt-ids"])
+def test_a_key_of_more_words_is_the_users_own(tmp_path: Path, key: str) -> None:
+    assert len(Lines(jsonl(tmp_path, json.dumps({"prompt": "a", key: 7})))) == 1
 
 
 def test_a_message_that_calls_tools_has_no_content(tmp_path: Path) -> None:
