@@ -467,7 +467,7 @@ def test_a_detached_run_is_stopped_from_elsewhere(
     assert started.returncode == 0, started.stderr
     run = started.stdout.split()[1]
     assert len(workers_of(cluster)) == 4
-    assert " running a: " in loadtest("status", run).stdout
+    wait_until(lambda: " requests/s" in loadtest("status", run).stdout, 60)
     summary = loadtest.stop(run)
     assert whole(summary)
     assert summary["interrupted"]
