@@ -15,6 +15,7 @@ from msgspec.structs import fields
 
 from loadtest import dialects
 from loadtest.arrivals import Closed, Constant, Pattern
+from loadtest.dialects.http import sends_prompts
 from loadtest.prompts import Dataset, Prompts, Synthetic, Tokens, contents, mean_turns
 from loadtest.types import Plan, Stage, Target
 
@@ -28,14 +29,15 @@ class Expected(NamedTuple):
 
 
 def text(plan: Plan) -> str:
-    """A line for the whole, one for each stage, one for each target, one or two for the prompts."""
+    """A line for the whole, one for each stage, one for each target, one or two for the prompts if any are sent."""
     names = max([len(stage.name) for stage in plan.stages] + [len(target.name) for target in plan.targets])
     due = _due(plan.prompts)
     stages = [f"  {stage.name:{names}}  {_stage_words(stage, due)}" for stage in plan.stages]
     targets = [f"  {target.name:{names}}  {_target_words(target)}" for target in plan.targets]
     heading = f"{plan.name}: {_count(len(plan.stages), 'stage')}, {_count(len(plan.targets), 'target')}"
     heading = f"{heading}; {_total_words(plan, due)}"
-    return "\n".join([heading, *stages, "each request goes to", *targets, *_prompts_words(plan.prompts)])
+    prompts = _prompts_words(plan.prompts) if any(map(sends_prompts, plan.targets)) else ()
+    return "\n".join([heading, *stages, "each request goes to", *targets, *prompts])
 
 
 def warnings(plan: Plan) -> Iterator[str]:

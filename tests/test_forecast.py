@@ -53,6 +53,14 @@ def test_rounds_count_for_as_many_stages() -> None:
     ]
 
 
+def test_nothing_is_told_of_prompts_that_are_not_sent() -> None:
+    plain = "\n".join(line for line in HEAD.split("\n") if "openai-chat" not in line)
+    text = forecast.text(
+        plan.parse(f"{plain}  - {{name: s, arrivals: {{kind: constant, rate: 2}}, duration_s: 5}}", "/")
+    )
+    assert text.split("\n")[-1] == "  longer  GET https://127.0.0.1/x?y=1, no key"
+
+
 def test_of_closed_load_nobody_knows_the_number() -> None:
     closed = lines("name: c, arrivals: {kind: closed}, concurrency: 4, duration_s: 9")
     assert closed[0].endswith("; closed load, which is as much as is answered, to each target")

@@ -111,3 +111,7 @@ def test_of_plain_http_no_prompts_are_told() -> None:
     assert "random English words" in " ".join(limits(made))
     assert "random English words" not in told
     assert "not looked at, beyond their status" in told
+    asked = replace(plan, targets=[replace(target, body={"q": ["ask {prompt}"]}) for target in plan.targets])
+    assert "random English words" in " ".join(limits(replace(made, plan=asked)))
+    literal = replace(plan, targets=[replace(target, body={"q": "{{prompt}}"}) for target in plan.targets])
+    assert "random English words" not in " ".join(limits(replace(made, plan=literal)))

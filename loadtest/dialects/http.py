@@ -41,6 +41,12 @@ def check(target: Target) -> list[str]:
     return problems
 
 
+def sends_prompts(target: Target) -> bool:
+    """Of a target of any dialect."""
+    filled = [text for text in _strings(target.body) if text == "{messages}" or "{prompt}" in _BRACES.findall(text)]
+    return target.dialect != "http" or bool(filled)
+
+
 def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value

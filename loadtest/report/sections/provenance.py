@@ -5,6 +5,7 @@ Nothing is said here that was not measured or that the plan does not say: what i
 
 from collections.abc import Iterator
 
+from loadtest.dialects.http import sends_prompts
 from loadtest.prompts import Dataset
 from loadtest.report.markup import Html, h
 from loadtest.report.model import Made, Report, StageFigures
@@ -143,7 +144,7 @@ def limits(report: Report) -> Iterator[str]:
 def _of_prompts(report: Report) -> Iterator[str]:
     if report.plan is None:
         return
-    if all(target.dialect == "http" for target in report.plan.targets):
+    if not any(map(sends_prompts, report.plan.targets)):
         yield "Whether answers were right was not looked at, beyond their status."
     elif isinstance(report.plan.prompts, Dataset):
         yield "The prompts are a dataset's: other ones may be answered otherwise. Whether answers were right was not looked at."
