@@ -269,8 +269,11 @@ def energy_per_token() -> str:
         "hw.power", f"{WATCHED} AND {OF_GPU}", STEP, by=(served,), window=WINDOW, within_bucket="avg", over_series="sum"
     )
     tokens = metrics.series("output_tokens_per_s", REQUESTS, STEP, window=WINDOW)
-    total = f"SELECT t_ns, target, sum(output_tokens_per_s) AS tokens_per_s FROM ({tokens}) GROUP BY t_ns, target"
-    of = f"SELECT t_ns, target, value / tokens_per_s AS j FROM ({watts}) AS w JOIN ({total}) AS t USING (t_ns, target)"
+    both = (
+        f"SELECT t_ns, target, value AS w, NULL AS tokens_per_s FROM ({watts}) "
+        f"UNION ALL SELECT t_ns, target, NULL, output_tokens_per_s FROM ({tokens})"  # a join would wait for one of them
+    )
+    of = f"SELECT t_ns, target, sum(w) / sum(tokens_per_s) AS j FROM ({both}) GROUP BY t_ns, target"
     return _over_time(of, "target, j AS energy", "isFinite(j)")
 
 
