@@ -271,7 +271,7 @@ def energy_per_token() -> str:
     tokens = metrics.series("output_tokens_per_s", REQUESTS, STEP, window=WINDOW)
     both = (
         f"SELECT t_ns, target, value AS w, NULL AS tokens_per_s FROM ({watts}) "
-        f"UNION ALL SELECT t_ns, target, NULL, output_tokens_per_s FROM ({tokens})"  # a join would wait for one of them
+        f"UNION ALL SELECT t_ns, target, NULL, output_tokens_per_s FROM ({tokens})"  # dearer as a join
     )
     of = f"SELECT t_ns, target, sum(w) / sum(tokens_per_s) AS j FROM ({both}) GROUP BY t_ns, target"
     return _over_time(of, "target, j AS energy", "isFinite(j)")
