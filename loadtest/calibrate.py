@@ -359,9 +359,11 @@ def _measured(worker: "_Worker", stage: int, stage_s: float) -> Measured:
 
 
 def _varied(costs_us: Sequence[float]) -> float:
-    """By the second largest and smallest: one hiccup of some tenths of a second is not what the others are."""
+    """By the second largest and smallest: one hiccup of some tenths of a second is not what the others are. 1 where the
+    worker had no CPU time to tell them by."""
     middle = sorted(costs_us)[1:-1]
-    return (max(middle) - min(middle)) / median(costs_us)
+    typical_us = median(costs_us)
+    return (max(middle) - min(middle)) / typical_us if typical_us else 1.0
 
 
 def _load(url: str, streams: int, measured: Measured) -> Load:

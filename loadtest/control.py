@@ -208,8 +208,11 @@ def _put(client: "queue.Queue[bytes | None]", payload: bytes | None) -> None:
 
 def _keep(path: Path, end: bytes) -> None:
     new = path.with_suffix(f".{os.getpid()}")
-    new.write_bytes(end)
-    new.rename(path)
+    try:
+        new.write_bytes(end)
+        new.rename(path)
+    finally:
+        new.unlink(missing_ok=True)  # of a full disk
     for old in _ends()[:-KEPT]:
         old.unlink(missing_ok=True)
 

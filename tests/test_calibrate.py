@@ -12,7 +12,7 @@ import pytest
 from loadtest import calibrate, capacity
 from loadtest import plan as plans
 from loadtest.calibrate import Calibration, Load, Spread
-from loadtest.disturbance import Disturbance
+from loadtest.disturbance import VARIED_LIMIT, Disturbance
 from loadtest.errors import NotKept
 
 LOADTEST = str(Path(sys.executable).with_name("loadtest"))
@@ -147,3 +147,8 @@ def test_a_run_warns_beforehand_and_runs(simulator: str, tmp_path: Path) -> None
     )  # fmt: skip
     assert "warning: stage only needs 8 workers (10 requests/s with 100 chunks/s" in done.stderr
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_rounds_without_any_cpu_time_tell_nothing_and_are_not_trusted() -> None:
+    assert calibrate._varied([0.0] * 5 + [90.0]) > VARIED_LIMIT
+    assert calibrate._varied([100.0, 100, 100, 100, 100, 900]) == 0
